@@ -1,0 +1,16 @@
+"""Prompts: perspectives as versioned files, the form of questions and answers."""
+
+from raylib.prompts.answers import PAIR_FIELDS, PARSE_ERRORS, format_answer, format_pair, parse_answer
+from raylib.prompts.perspectives import PERSPECTIVES, UNIFIED, Perspective, load_perspective
+
+__all__ = [
+    "PAIR_FIELDS",
+    "PARSE_ERRORS",
+    "PERSPECTIVES",
+    "UNIFIED",
+    "Perspective",
+    "format_answer",
+    "format_pair",
+    "load_perspective",
+    "parse_answer",
+]

@@ -1,0 +1,61 @@
+"""The text forms of a pair and of an answer, and the parser of answers."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from raylib.labels import LabelSchema
+
+PAIR_FIELDS = ("query", "locale", "title", "brand", "category", "attributes")
+PARSE_ERRORS = ("empty", "no_label", "label_outside_schema", "truncated")
+
+# Models like to decorate: "**Label:** Exact.", "label: `Exact`". The decoration goes, the words stay.
+_LABEL_LINE = re.compile(
+    r"^[ \t*_`#>-]*label[ \t*_`]*:[ \t*_`\"'<\[(]*(?P<label>[^\n]*?)[ \t\r*_`\"'>\]).]*(?P<rest>\n|\Z)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_THINK_BLOCK = re.compile(r"<think>.*?</think>", re.DOTALL)
+
+
+def format_pair(pair: Mapping[str, Any]) -> str:
+    """The user message: one `field: <JSON string>` line for each field that is present and not blank.
+
+    Sellers write prompts into titles: JSON quoting keeps a value on one line and marks it as data. `<` is written as
+    its JSON escape, so that no value can hold a special token such as `<|im_end|>`; it decodes to the same text.
+    """
+    present = [(name, pair.get(name)) for name in PAIR_FIELDS]
+    return "\n".join(
+        f"{name}: " + json.dumps(str(value), ensure_ascii=False).replace("<", "\\u003c")
+        for name, value in present
+        if value is not None and str(value).strip()
+    )
+
+
+def format_answer(rationale: str, label: str) -> str:
+    """The assistant's message: think, then respond."""
+    return f"{rationale}\nLabel: {label}"
+
+
+def parse_answer(text: str, finish_reason: str, schema: LabelSchema) -> tuple[str, str | None, str | None]:
+    """Split an answer into (rationale, label, error); exactly one of label and error is None.
+
+    The last label line counts, and what follows it is dropped. Errors: `empty` (no text, or no reasoning before the
+    label), `no_label`, `label_outside_schema`, and `truncated` where the answer was cut off (finish reason `length`)
+    before its label line was complete: a cut "Label: E" may have been going to be any class that begins with E.
+    """
+    text = _THINK_BLOCK.sub("", text).strip(" \t\r")
+    is_cut = finish_reason == "length"
+    found = None
+    for found in _LABEL_LINE.finditer(text):  # noqa: B007 - the last one is wanted
+        pass
+    if found is None:
+        error = "truncated" if is_cut else ("no_label" if text.strip() else "empty")
+        return text.strip(), None, error
+    rationale = text[: found.start()].strip()
+    if is_cut and not found["rest"]:
+        return rationale, None, "truncated"
+    label = schema.canonical(found["label"])
+    if label is None:
+        return rationale, None, "label_outside_schema"
+    return (rationale, label, None) if rationale else (rationale, None, "empty")
