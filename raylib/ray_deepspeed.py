@@ -1,0 +1,135 @@
+"""Ray Train with DeepSpeed ZeRO, on CPU (gloo) and GPU (nccl): the one file that imports deepspeed.
+
+Two users: the teacher's Hugging Face trainers, which take a DeepSpeed config with "auto" values, and the student's
+plain training loop, which takes an engine from `initialize`.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from raylib.config import Section
+
+Precision = Literal["float32", "bfloat16"]
+
+# Elements in one communication bucket: DeepSpeed's default of 5e8 reserves gigabytes before the first step.
+CPU_BUCKET, GPU_BUCKET = 1_000_000, 50_000_000
+
+
+class Workers(Section):
+    """How a training job is spread over the cluster."""
+
+    num_workers: int = Field(1, ge=1, description="training processes; one per GPU, or one per few cores")
+    use_gpu: bool = Field(False, description="train on GPUs with nccl; false: on CPUs with gloo")
+    cpus_per_worker: int = Field(1, ge=1, description="cores (and threads) of one process")
+    micro_batch: int = Field(2, ge=1, description="rows one process takes at once; divides the global batch")
+    zero_stage: int = Field(2, ge=0, le=3, description="DeepSpeed ZeRO: 0 none, 1 optimizer, 2 gradients, 3 weights")
+    precision: Precision = Field("float32", description="weights and activations; bfloat16 keeps float32 masters")
+    checkpoint_steps: int = Field(100, ge=1, description="optimizer steps between checkpoints")
+    max_failures: int = Field(3, ge=0, description="how often a lost worker is replaced before the job fails")
+
+    def accumulation(self, global_batch: int) -> int:
+        """Micro-batches before an optimizer step; ValueError when the global batch is no multiple."""
+        at_once = self.micro_batch * self.num_workers
+        if global_batch % at_once:
+            raise ValueError(
+                f"global_batch {global_batch} is no multiple of micro_batch {self.micro_batch} x num_workers "
+                f"{self.num_workers}"
+            )
+        return global_batch // at_once
+
+
+def worker_env(workers: Workers) -> dict[str, str]:
+    """Environment of the training processes, to be set before torch and deepspeed are imported there."""
+    threads = {"OMP_NUM_THREADS": str(workers.cpus_per_worker), "TOKENIZERS_PARALLELISM": "false"}
+    return threads if workers.use_gpu else {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", **threads}
+
+
+def zero_config(workers: Workers) -> dict[str, Any]:
+    """The part of a DeepSpeed config that does not depend on who calls."""
+    bucket = GPU_BUCKET if workers.use_gpu else CPU_BUCKET
+    return {
+        "zero_optimization": {
+            "stage": workers.zero_stage,
+            "overlap_comm": workers.use_gpu,  # gloo has no streams to overlap with
+            "contiguous_gradients": True,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": bucket,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
+        "bf16": {"enabled": workers.precision == "bfloat16"},
+        "fp16": {"enabled": False},
+        "zero_allow_untested_optimizer": True,  # torch's AdamW: DeepSpeed's own compiles for a minute on CPU
+        "steps_per_print": 1_000_000,
+        "wall_clock_breakdown": False,
+    }
+
+
+def config_for_trainer(workers: Workers) -> dict[str, Any]:
+    """DeepSpeed config for `TrainingArguments(deepspeed=...)`, which fills in the "auto" values."""
+    auto = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size", "gradient_clipping")
+    return {**zero_config(workers), **dict.fromkeys(auto, "auto")}
+
+
+def initialize(
+    model: Any,
+    optimizer: Any,
+    workers: Workers,
+    global_batch: int,
+    gradient_clipping: float = 1.0,
+    scheduler: Any = None,
+) -> Any:
+    """Wrap a torch module and optimizer into a DeepSpeed engine: `engine(x)`, `engine.backward(loss)`, `engine.step()`.
+
+    Call in a worker of `fit`, where the process group exists. `loss` is the mean over the micro-batch; the engine
+    divides by the accumulation steps and averages over workers. Checkpoints: `engine.save_checkpoint(dir)` on every
+    rank, `engine.load_checkpoint(dir)`.
+    """
+    import deepspeed
+
+    config = {
+        **zero_config(workers),
+        "train_micro_batch_size_per_gpu": workers.micro_batch,
+        "gradient_accumulation_steps": workers.accumulation(global_batch),
+        "gradient_clipping": gradient_clipping,
+    }
+    deepspeed.init_distributed(dist_backend="nccl" if workers.use_gpu else "gloo", auto_mpi_discovery=False)
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, lr_scheduler=scheduler, config=config, dist_init_required=False
+    )
+    return engine
+
+
+def fit(loop: Callable[[dict[str, Any]], None], settings: dict[str, Any], workers: Workers, storage: Path) -> None:
+    """Run `loop(settings)` in `workers.num_workers` processes of a Ray Train worker group.
+
+    Lost workers are replaced `workers.max_failures` times; a loop finds its last checkpoint with
+    `ray.train.get_checkpoint()`. A later call with the same `storage` (a path that all nodes mount) goes on from the
+    last checkpoint too. Results are files that the loop writes: reports can be lost with the worker that made them.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources = {"CPU": workers.cpus_per_worker} | ({"GPU": 1} if workers.use_gpu else {})
+    # The driver's import of Ray Train reads these too.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    trainer = TorchTrainer(
+        loop,
+        train_loop_config={**settings, "workers": workers.model_dump()},
+        torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers.num_workers, use_gpu=workers.use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=workers.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            worker_runtime_env={"env_vars": worker_env(workers)},
+        ),
+    )
+    trainer.fit()
