@@ -1,0 +1,163 @@
+"""Reading what evaluation needs: judged pairs, traffic segments, models' scores and teachers' answers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raylib import tables
+from raylib.errors import InputError
+from raylib.evaluation.metrics import NO_LABEL, Floats, Ints
+from raylib.labels import LabelSchema
+
+SEGMENTS = ("head", "torso", "tail")
+COLUMNS = ("pair_id", "query", "title", "brand", "locale", "gold", "split")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Pairs with a gold label. `query_N` numbers the (locale, query) of a row; -1 in `segment_N` means no traffic."""
+
+    table: pa.Table  # COLUMNS
+    gold_N: Ints
+    query_N: Ints
+    segment_N: Ints  # index into SEGMENTS
+
+    def where(self, mask_N: np.ndarray) -> "Judged":
+        """The rows that a boolean mask selects, in order."""
+        return Judged(
+            self.table.filter(pa.array(mask_N)), self.gold_N[mask_N], self.query_N[mask_N], self.segment_N[mask_N]
+        )
+
+    def column(self, name: str) -> np.ndarray:
+        """A column as an object array."""
+        return np.asarray(self.table.column(name).to_pylist(), dtype=object)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A teacher's parsed answers to judged pairs; `row_A` points into the Judged they were matched with."""
+
+    row_A: Ints
+    perspective_A: np.ndarray
+    predicted_A: Ints  # -1 without a label
+    error_A: np.ndarray  # None where parsed
+
+
+def read_judged(uri: str, schema: LabelSchema) -> tuple[Judged, int]:
+    """Judged pairs of all splits, and the number of rows of the whole table.
+
+    Only judged rows stay in memory; the unjudged ones count towards their query's impressions. Raises InputError for
+    a gold label outside the schema, and for a table without a single judged pair.
+    """
+    kept, traffic, num_rows = [], [], 0
+    for batch in tables.read_batches(uri, tables.PAIRS, [*COLUMNS, "impressions"]):
+        num_rows += batch.num_rows
+        table = pa.Table.from_batches([batch])
+        traffic.append(table.group_by(["locale", "query"]).aggregate([("impressions", "sum")]))
+        kept.append(table.filter(pc.is_valid(table["gold"])).select(COLUMNS))
+    judged = pa.concat_tables(kept) if kept else tables.PAIRS.empty_table().select(COLUMNS)
+    if judged.num_rows == 0:
+        raise InputError(f"{uri}: none of {num_rows} pairs has a gold label; evaluation needs judged pairs")
+    queries = pa.concat_tables(traffic).group_by(["locale", "query"]).aggregate([("impressions_sum", "sum")])
+    impressions_Q = queries.column("impressions_sum_sum").to_numpy().astype(np.int64)
+    keys = zip(queries.column("locale").to_pylist(), queries.column("query").to_pylist(), strict=True)
+    number = {key: i for i, key in enumerate(keys)}
+    rows = zip(judged.column("locale").to_pylist(), judged.column("query").to_pylist(), strict=True)
+    query_N = np.fromiter((number[key] for key in rows), np.int64, judged.num_rows)
+    gold_N = _class_indices(judged.column("gold"), schema, uri)
+    return Judged(judged, gold_N, query_N, traffic_segments(impressions_Q)[query_N]), num_rows
+
+
+def traffic_segments(impressions_Q: Ints) -> Ints:
+    """Segment of each query: 0 head, 1 torso, 2 tail; -1 for all where there are no impressions.
+
+    Sources name the segments without a boundary; we take thirds of the impressions, counted from the most frequent
+    query down: few head queries, many tail queries, equal traffic.
+    """
+    total = int(impressions_Q.sum())
+    if total == 0:
+        return np.full(len(impressions_Q), -1, np.int64)
+    order = np.argsort(-impressions_Q, kind="stable")
+    before = np.cumsum(impressions_Q[order]) - impressions_Q[order]
+    segments_Q = np.empty(len(impressions_Q), np.int64)
+    segments_Q[order] = np.minimum(before * 3 // total, 2)
+    return segments_Q
+
+
+def read_probs(uri: str, judged: Judged, num_classes: int) -> tuple[Floats, np.ndarray]:
+    """A model's class probabilities for judged pairs, [N, C], and a mask [N] of the pairs it scored.
+
+    Raises InputError when pair_ids repeat or the number of probabilities is not the schema's.
+    """
+    number = {pair_id: i for i, pair_id in enumerate(judged.table.column("pair_id").to_pylist())}
+    probs_NC = np.full((len(judged), num_classes), np.nan)
+    is_scored_N = np.zeros(len(judged), dtype=bool)
+    for batch in tables.read_batches(uri, tables.SCORES, ["pair_id", "probs"]):
+        widths = set(pc.list_value_length(batch.column("probs")).to_pylist())
+        if widths - {num_classes}:
+            raise InputError(
+                f"{uri}: rows with {sorted(widths)} probabilities; the label schema has {num_classes} classes"
+            )
+        flat = batch.column("probs").flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+        for pair_id, probs_C in zip(batch.column("pair_id").to_pylist(), flat.reshape(-1, num_classes), strict=True):
+            row = number.get(pair_id)
+            if row is None:
+                continue
+            if is_scored_N[row]:
+                raise InputError(f"{uri}: pair_id {pair_id} occurs twice; a scores table has one row a pair")
+            probs_NC[row], is_scored_N[row] = probs_C, True
+    return probs_NC, is_scored_N
+
+
+def read_answers(uris: Sequence[str], judged: Judged, schema: LabelSchema) -> Answers:
+    """The answers of one teacher, from one or more rationales runs, that belong to judged pairs.
+
+    Raises InputError when the same (pair, perspective, sample) was answered twice, as two teachers would be mixed.
+    """
+    number = {pair_id: i for i, pair_id in enumerate(judged.table.column("pair_id").to_pylist())}
+    index: dict[str | None, int] = {name: i for i, name in enumerate(schema.names)}
+    seen: set[tuple[Any, ...]] = set()
+    rows, perspectives, predicted, errors = [], [], [], []
+    for uri, answer in _answers(uris):
+        row = number.get(answer["pair_id"])
+        if row is None:
+            continue
+        key = (row, answer["perspective"], answer["sample"])
+        if key in seen:
+            raise InputError(
+                f"{uri}: pair {answer['pair_id']}, perspective {key[1]}, sample {key[2]} was answered twice in the"
+                " runs of one teacher; list runs of one teacher only"
+            )
+        seen.add(key)
+        if answer["label"] is not None and answer["label"] not in index:
+            raise InputError(f"{uri}: label {answer['label']!r} is outside the label schema {schema.name}")
+        rows.append(row)
+        perspectives.append(answer["perspective"])
+        predicted.append(NO_LABEL if answer["label"] is None else index[answer["label"]])
+        errors.append(answer["error"] or ("no_label" if answer["label"] is None else None))
+    return Answers(np.array(rows, np.int64), np.array(perspectives, object), np.array(predicted, np.int64),
+                   np.array(errors, object))  # fmt: skip
+
+
+def _answers(uris: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    columns = ["pair_id", "perspective", "sample", "label", "error"]
+    for uri in uris:
+        for batch in tables.read_batches(uri, tables.RATIONALES, columns):
+            for answer in batch.to_pylist():
+                yield uri, answer
+
+
+def _class_indices(labels: pa.ChunkedArray, schema: LabelSchema, uri: str) -> Ints:
+    indices = pc.index_in(labels, value_set=pa.array(schema.names))
+    if indices.null_count:
+        outside = pc.unique(labels.filter(pc.is_null(indices))).to_pylist()
+        raise InputError(f"{uri}: gold label(s) {outside[:5]} outside the label schema {schema.name}: {schema.names}")
+    indices_N: Ints = indices.to_numpy().astype(np.int64)
+    return indices_N
