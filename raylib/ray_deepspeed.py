@@ -4,6 +4,7 @@ Two users: the teacher's Hugging Face trainers, which take a DeepSpeed config wi
 plain training loop, which takes an engine from `initialize`.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,28 @@ def initialize(
         model=model, optimizer=optimizer, lr_scheduler=scheduler, config=config, dist_init_required=False
     )
     return engine
+
+
+def keep_zero3_config(config: dict[str, Any], workers: Workers) -> Any:
+    """With ZeRO-3, an object that must stay alive while `from_pretrained` runs; else None.
+
+    It makes transformers shard the weights as it loads them; without it every rank loads the whole model.
+    """
+    if workers.zero_stage < 3:
+        return None
+    from transformers.integrations import HfDeepSpeedConfig
+
+    return HfDeepSpeedConfig(config)
+
+
+def gathered(parameters: list[Any], workers: Workers) -> contextlib.AbstractContextManager[Any]:
+    """Within the block the parameters are whole on every rank; all ranks must enter. Nothing to do below ZeRO-3."""
+    if workers.zero_stage < 3:
+        return contextlib.nullcontext()
+    import deepspeed
+
+    context: contextlib.AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameters)
+    return context
 
 
 def fit(loop: Callable[[dict[str, Any]], None], settings: dict[str, Any], workers: Workers, storage: Path) -> None:

@@ -1,0 +1,70 @@
+"""Conversations as token ids, with the loss on the answers only.
+
+Both trainers get token ids from here, and vLLM builds its prompts from the same chat template, so that the teacher is
+asked in use exactly what it was asked in training.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from raylib.errors import InputError
+
+IGNORED = -100  # label of a token that does not count in the loss (torch's cross entropy)
+Message = dict[str, str]
+
+
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer of a model; InputError when it is missing or has no chat template or end-of-answer token."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"no model at {path}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from None
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"{path}: the tokenizer has no chat template, so a conversation has no defined text; "
+            "use an instruction-tuned model or add chat_template.jinja to the model's directory"
+        )
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{path}: the tokenizer has no eos_token, so an answer would never end")
+    return tokenizer
+
+
+def render(tokenizer: Any, messages: Sequence[Message], is_prompt: bool) -> str:
+    """Text of a conversation; `is_prompt` opens the assistant's turn at its end.
+
+    Templates of reasoning models switch their own thinking off: the rationale is this product's reasoning.
+    """
+    text: str = tokenizer.apply_chat_template(
+        list(messages), tokenize=False, add_generation_prompt=is_prompt, enable_thinking=False
+    )
+    return text
+
+
+def encode_prompt(tokenizer: Any, prompt: Sequence[Message]) -> list[int]:
+    """Token ids of a prompt, up to and with the opening of the assistant's turn."""
+    ids: list[int] = tokenizer(render(tokenizer, prompt, True), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def encode_completion(tokenizer: Any, completion: str) -> list[int]:
+    """Token ids of an answer and the token that ends it; the end is learned, else generation would run on."""
+    ids: list[int] = tokenizer(completion, add_special_tokens=False)["input_ids"]
+    return [*ids, tokenizer.eos_token_id]
+
+
+def sft_example(tokenizer: Any, prompt: Sequence[Message], completion: str) -> dict[str, list[int]]:
+    """`input_ids` and `labels` of equal length; the prompt's labels are IGNORED (arXiv 2601.21611 eq. 3)."""
+    prompt_ids = encode_prompt(tokenizer, prompt)
+    completion_ids = encode_completion(tokenizer, completion)
+    return {"input_ids": prompt_ids + completion_ids, "labels": [IGNORED] * len(prompt_ids) + completion_ids}
+
+
+def dpo_example(tokenizer: Any, prompt: Sequence[Message], chosen: str, rejected: str) -> dict[str, list[int]]:
+    """`prompt_ids`, `chosen_ids` and `rejected_ids`, as TRL's preference collator takes them."""
+    return {
+        "prompt_ids": encode_prompt(tokenizer, prompt),
+        "chosen_ids": encode_completion(tokenizer, chosen),
+        "rejected_ids": encode_completion(tokenizer, rejected),
+    }

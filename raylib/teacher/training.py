@@ -1,0 +1,210 @@
+"""The training processes: TRL trainers with PEFT and DeepSpeed inside Ray Train workers.
+
+Each loop runs in every worker with the same plain settings, trains, and leaves a model or an adapter and
+`history.json` on the file system that the nodes share. torch, transformers, peft and trl are imported in the workers.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from raylib.ray_deepspeed import Workers, config_for_trainer, gathered, keep_zero3_config
+from raylib.teacher.encoding import load_tokenizer
+from raylib.teacher.scratch import Scratch, new_model
+
+Settings = dict[str, Any]
+
+
+def dapt_loop(settings: Settings) -> None:
+    """Continued pre-training of all weights (arXiv 2510.11056, step 1), or pre-training of a new model."""
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer = load_tokenizer(settings["tokenizer"])
+    with _prepared(settings) as (workers, arguments):
+        if settings["scratch"]:
+            model = new_model(Scratch(**settings["scratch"]), tokenizer, settings["max_length"], settings["seed"])
+        else:
+            model = _load_base(settings, workers)
+        trainer = SFTTrainer(
+            model,
+            SFTConfig(max_length=None, **arguments),
+            train_dataset=_dataset(settings),
+            processing_class=tokenizer,
+        )
+        _train(trainer, settings)
+        _save_model(trainer, tokenizer, workers, Path(settings["output"]))
+
+
+def sft_loop(settings: Settings) -> None:
+    """Supervised fine-tuning of a new LoRA adapter (arXiv 2601.21611 eq. 3)."""
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer = load_tokenizer(settings["model"])
+    with _prepared(settings) as (workers, arguments):
+        trainer = SFTTrainer(
+            _load_base(settings, workers),
+            SFTConfig(max_length=None, **arguments),
+            train_dataset=_dataset(settings),
+            processing_class=tokenizer,
+            peft_config=LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", **settings["lora"]),
+        )
+        _train(trainer, settings)
+        _save_adapter(trainer, workers, Path(settings["output"]))
+
+
+def dpo_loop(settings: Settings) -> None:
+    """Direct preference optimisation that goes on training the SFT adapter.
+
+    The reference is the SFT policy. TRL 1.16 sees a PeftModel without `peft_config` and `ref_model`, adds a frozen
+    copy of the adapter named "ref" and switches to it for the reference log-probabilities: the base is held once.
+    The printed eq. 5 omits beta and the reference; the loss is that of arXiv 2305.18290.
+    """
+    from peft import PeftModel
+    from trl import DPOConfig
+
+    tokenizer = load_tokenizer(settings["model"])
+    with _prepared(settings) as (workers, arguments):
+        base = _load_base(settings, workers)
+        policy = PeftModel.from_pretrained(base, settings["adapter"], is_trainable=True)
+        trainer = _preference_trainer()(
+            policy,
+            args=DPOConfig(max_length=None, beta=settings["beta"], **arguments),
+            train_dataset=_dataset(settings),
+            processing_class=tokenizer,
+        )
+        _train(trainer, settings)
+        _save_adapter(trainer, workers, Path(settings["output"]))
+
+
+def _preference_trainer() -> Any:
+    from trl import DPOTrainer
+
+    class EncodedDPOTrainer(DPOTrainer):
+        """Takes token ids: TRL would encode the conversations again, and drop rows that are too long silently."""
+
+        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+            return dataset
+
+    return EncodedDPOTrainer
+
+
+@contextlib.contextmanager
+def _prepared(settings: Settings) -> Iterator[tuple[Workers, dict[str, Any]]]:
+    """Threads, and the arguments that every trainer takes; with ZeRO-3 weights are sharded as they are loaded."""
+    import torch
+    from transformers import set_seed
+
+    workers = Workers(**settings["workers"])
+    torch.set_num_threads(workers.cpus_per_worker)
+    set_seed(settings["seed"])
+    arguments = {
+        "output_dir": str(Path(settings["storage"]) / "trainer"),
+        "num_train_epochs": settings["num_epochs"],
+        "per_device_train_batch_size": workers.micro_batch,
+        "gradient_accumulation_steps": workers.accumulation(settings["global_batch"]),
+        "learning_rate": settings["learning_rate"],
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": settings["warmup_ratio"],  # below 1 transformers reads it as a share of the steps
+        "weight_decay": settings.get("weight_decay", 0.0),
+        "max_grad_norm": 1.0,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": workers.checkpoint_steps,
+        "save_total_limit": 2,
+        "seed": settings["seed"],
+        "data_seed": settings["seed"],
+        "use_cpu": not workers.use_gpu,
+        "bf16": workers.precision == "bfloat16",
+        "fp16": False,
+        "deepspeed": config_for_trainer(workers),
+        "ddp_backend": "nccl" if workers.use_gpu else "gloo",
+        "gradient_checkpointing": workers.use_gpu,  # trades time for memory, which the CPU runs have
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    keeper = keep_zero3_config(config_for_trainer(workers), workers)
+    yield workers, arguments
+    del keeper
+
+
+def _load_base(settings: Settings, workers: Workers) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(settings["model"], dtype=getattr(torch, workers.precision))
+
+
+def _dataset(settings: Settings) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_parquet(settings["examples"], cache_dir=str(Path(settings["storage"]) / "cache"))
+
+
+def _train(trainer: Any, settings: Settings) -> None:
+    """Train from the last complete checkpoint, if there is one; rank 0 writes the history."""
+    import ray.train
+
+    trainer.add_callback(_checkpoints())
+    checkpoint = ray.train.get_checkpoint()
+    started_s = time.time()
+    with checkpoint.as_directory() if checkpoint else contextlib.nullcontext() as directory:
+        result = trainer.train(resume_from_checkpoint=directory)
+    if trainer.is_world_process_zero():
+        history = {
+            "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+            "num_steps": trainer.state.global_step,
+            "resumed_at_step": int(Path(directory, "step").read_text()) if directory else 0,
+            "train_s": time.time() - started_s,
+            "mean_loss": result.training_loss,
+        }
+        Path(settings["storage"], "history.json").write_text(json.dumps(history))
+
+
+def _checkpoints() -> Any:
+    """A callback that hands each complete checkpoint to Ray Train, which copies it and names it on a restart."""
+    import ray.train
+    import torch
+    from transformers import TrainerCallback
+
+    class ReportCheckpoints(TrainerCallback):
+        def on_save(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+            directory = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
+            is_first = torch.distributed.get_rank() == 0
+            if is_first:
+                Path(directory, "step").write_text(str(state.global_step))
+            torch.distributed.barrier()  # every rank has written its shard
+            checkpoint = ray.train.Checkpoint.from_directory(directory) if is_first else None
+            ray.train.report({"step": state.global_step}, checkpoint=checkpoint)
+
+    return ReportCheckpoints()
+
+
+def _save_adapter(trainer: Any, workers: Workers, directory: Path) -> None:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with gathered(trained, workers):
+        if trainer.is_world_process_zero():
+            model.save_pretrained(directory, selected_adapters=["default"])
+
+
+def _save_model(trainer: Any, tokenizer: Any, workers: Workers, directory: Path) -> None:
+    """Weights in bfloat16, as inference takes them; half the size of float32."""
+    import torch
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    with gathered(list(model.parameters()), workers):
+        if trainer.is_world_process_zero():
+            tied = set(model.all_tied_weights_keys) if model.config.tie_word_embeddings else set()
+            state = {
+                name: tensor.detach().to(torch.bfloat16).contiguous()
+                for name, tensor in model.state_dict().items()
+                if name not in tied
+            }
+            model.config.dtype = torch.bfloat16
+            model.save_pretrained(directory, state_dict=state)
+            tokenizer.save_pretrained(directory)
