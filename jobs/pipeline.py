@@ -2,8 +2,8 @@
 
     python -m jobs.pipeline --config configs/demo.yaml
 
-Stage NAME writes to OUTPUT/NAME; a setting `"@NAME"` or `"@NAME/sub"` means the output of stage NAME. All settings of
-all stages are checked before the first one starts.
+Stage NAME writes to OUTPUT/NAME; a setting `"@NAME"` or `"@NAME/sub"` means the output of stage NAME, `"@input"` the
+pipeline's own input. All settings of all stages are checked before the first one starts.
 """
 
 import json
@@ -51,6 +51,9 @@ class PipelineConfig(JobConfig):
     """Run a list of jobs one after the other; finished stages are skipped, an interrupted one resumes."""
 
     output: str = Field(description="directory (local path) that holds every stage's run directory")
+    input: str | None = Field(
+        None, description="the logs: file or directory, local or object store; null = none needed"
+    )
     num_cpus: int | None = Field(None, ge=1, description="cores for a local Ray; null = all of this machine")
     stages: list[Stage] = Field(min_length=1, description="the stages in order")
 
@@ -65,7 +68,11 @@ def run(config: PipelineConfig) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "commit": commit(),
         "versions": package_versions(),
-        "machine": {"cores": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total, "system": platform.platform()},
+        "machine": {
+            "cores": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+            "system": platform.platform(),
+        },
         "stages": {},
     }
     with ray_session(config.num_cpus):
@@ -87,7 +94,9 @@ def run(config: PipelineConfig) -> dict[str, Any]:
     total_s = sum(stage["stage_s"] or 0.0 for stage in summary["stages"].values())
     peak = max(stage["peak_memory_bytes"] or 0 for stage in summary["stages"].values())
     print(f"\n{len(plan)} stages, {total_s:.0f} s, peak memory {peak / 2**30:.1f} GiB")
-    print(f"every figure: {summary_path}" + (f"\nreport: {root}/report.html" if (root / "report.html").exists() else ""))
+    print(
+        f"every figure: {summary_path}" + (f"\nreport: {root}/report.html" if (root / "report.html").exists() else "")
+    )
     return summary
 
 
@@ -95,36 +104,38 @@ def resolve_stages(config: PipelineConfig) -> list[tuple[Stage, JobConfig]]:
     """Each stage with its validated configuration; raises ConfigError naming every wrong setting of every stage."""
     resolved: list[tuple[Stage, JobConfig]] = []
     mistakes: list[str] = []
-    seen: list[str] = []
+    paths = {"input": config.input} if config.input else {}
     for stage in config.stages:
         where = f"stage {stage.name}"
         if stage.job not in JOBS:
             mistakes.append(f"{where}: unknown job {stage.job!r}; jobs: {', '.join(JOBS)}")
-        elif stage.name in seen:
-            mistakes.append(f"{where}: the name is used twice")
+        elif stage.name in paths or stage.name == "input":
+            mistakes.append(f"{where}: the name is used twice or reserved")
         else:
             try:
-                settings = _with_references(stage.settings, config.output, seen)
+                settings = _with_references(stage.settings, paths)
                 settings["output"] = f"{config.output}/{stage.name}"
                 resolved.append((stage, JOBS[stage.job][0].from_mapping(settings, where)))
             except ConfigError as error:
                 mistakes.append(str(error))
-        seen.append(stage.name)
+        paths.setdefault(stage.name, f"{config.output}/{stage.name}")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return resolved
 
 
-def _with_references(value: Any, root: str, known: list[str]) -> Any:
+def _with_references(value: Any, paths: dict[str, str]) -> Any:
     if isinstance(value, dict):
-        return {key: _with_references(inner, root, known) for key, inner in value.items()}
+        return {key: _with_references(inner, paths) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_with_references(inner, root, known) for inner in value]
+        return [_with_references(inner, paths) for inner in value]
     if isinstance(value, str) and value.startswith("@"):
-        name = value[1:].split("/")[0]
-        if name not in known:
-            raise ConfigError(f"{value}: no earlier stage has this name; earlier stages: {', '.join(known) or 'none'}")
-        return f"{root}/{value[1:]}"
+        name, slash, rest = value[1:].partition("/")
+        if name == "input" and name not in paths:
+            raise ConfigError(f"{value}: the pipeline has no input; say --input PATH")
+        if name not in paths:
+            raise ConfigError(f"{value}: no earlier stage has this name; earlier stages: {', '.join(paths) or 'none'}")
+        return paths[name] + slash + rest
     return value
 
 

@@ -71,7 +71,9 @@ class LabelSchema(Section):
 
     @cached_property
     def _index(self) -> dict[str, int]:
-        pairs = [(word.casefold(), i) for i, item in enumerate(self.classes) for word in {item.name, item.code or item.name}]
+        pairs = [
+            (word.casefold(), i) for i, item in enumerate(self.classes) for word in {item.name, item.code or item.name}
+        ]
         return dict(pairs)
 
     def canonical(self, label: str) -> str | None:

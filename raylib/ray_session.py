@@ -1,8 +1,8 @@
 """Joining Ray: the cluster of `ray job submit` or a running one, else a local one for the life of the process."""
 
 import os
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Ray's workers inherit these. Each was needed on a real run:
 WORKER_ENV = {

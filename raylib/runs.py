@@ -158,7 +158,9 @@ def fingerprint(uri: str) -> str:
     """16 hex digits over names, sizes and times of the files below `uri`; cheap, for noticing a changed input."""
     fs, path = tables.filesystem(uri.rstrip("/"))
     info = fs.get_file_info(path)
-    files = fs.get_file_info(pafs.FileSelector(path, recursive=True)) if info.type == pafs.FileType.Directory else [info]
+    files = (
+        fs.get_file_info(pafs.FileSelector(path, recursive=True)) if info.type == pafs.FileType.Directory else [info]
+    )
     rows = sorted(f"{file.base_name} {file.size} {file.mtime_ns}" for file in files if file.is_file)
     return hashlib.blake2b("\n".join(rows).encode(), digest_size=8).hexdigest()
 

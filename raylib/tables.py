@@ -133,7 +133,9 @@ def check_columns(found: pa.Schema, needed: pa.Schema, uri: str) -> None:
     missing = [name for name in needed.names if name not in found.names]
     if missing:
         raise InputError(f"{uri}: missing column(s) {', '.join(missing)}; columns found: {', '.join(found.names)}")
-    wrong = [f"{f.name} is {found.field(f.name).type}, not {f.type}" for f in needed if found.field(f.name).type != f.type]
+    wrong = [
+        f"{f.name} is {found.field(f.name).type}, not {f.type}" for f in needed if found.field(f.name).type != f.type
+    ]
     if wrong:
         raise InputError(f"{uri}: wrong type: {'; '.join(wrong)}; write the table with the job that owns it")
 
