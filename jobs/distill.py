@@ -1,0 +1,173 @@
+"""Pairs and rationale embeddings -> the student: `model/` (artifact) and the scores table of dev and test.
+
+    python -m jobs.distill --config configs/distill.yaml --pairs runs/prepare --embeddings runs/embed --output runs/lrkd
+
+Only judged pairs train. Each epoch is a checkpoint; a lost worker is replaced and goes on from the last one, as does
+a rerun of the job. The epoch with the best dev macro-F1 becomes the student.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from raylib.config import JobConfig, Section, main
+from raylib.labels import LabelSchema
+from raylib.models import resolve_model
+from raylib.ray_session import ray_session
+from raylib.runs import Run, require_done
+
+ItemField = Literal["title", "brand", "category", "attributes"]
+
+
+class Guidance(Section):
+    """How the latent is pulled to the rationale embedding (arXiv 2601.21611 eq. 8-9)."""
+
+    weight: float = Field(0.1, ge=0.0, description="lambda, the weight of the guidance loss; published: 0.1")
+    reduction: Literal["mean", "sum"] = Field("mean", description="over dimensions: mean (text, MSE) or sum (formula)")
+    pairs: Literal["consistent", "all"] = Field(
+        "consistent", description="consistent: only where the rationale's label is the gold one; all: every embedding"
+    )
+
+
+class StudentWorkers(Section):
+    """How training is spread over the cluster."""
+
+    num_workers: int = Field(1, ge=1, description="training processes; divides batch_size")
+    use_gpu: bool = Field(False, description="one GPU a process, with nccl; false: CPU with gloo")
+    cpus_per_worker: int = Field(1, ge=1, description="cores (and threads) of one process")
+    max_failures: int = Field(3, ge=0, description="how often a lost worker is replaced before the job fails")
+
+
+class DistillConfig(JobConfig):
+    """Train a student, alone (objective bert) or guided by rationale embeddings (objective lrkd)."""
+
+    output: str = Field(description="run directory to write; a path that all nodes mount")
+    pairs: str = Field(description="run directory of prepare")
+    embeddings: str | None = Field(None, description="run directory of embed; null for objective bert")
+    label_schema: str = Field(description="shipped label schema, or path of a YAML file")
+    backbone: str = Field("minilm", description="encoder: minilm, a directory or a Hugging Face id")
+    objective: Literal["bert", "lrkd"] = Field("lrkd", description="bert: classes only; lrkd: with guidance")
+    extractor: Literal["none", "mlp", "poly", "gat"] = Field("gat", description="what makes the latent (eq. 10-16)")
+    width: int | None = Field(None, ge=1, description="dimension of the latent; null = hidden size of the backbone")
+    guidance: Guidance = Guidance()  # type: ignore[call-arg]  # pydantic's mypy plugin is not used
+    item_fields: tuple[ItemField, ...] = Field(("title", "brand"), strict=False, min_length=1, description="item text")
+    max_length: int = Field(128, ge=8, description="tokens a pair, item cut first; published: 128")
+    epochs: int = Field(5, ge=1, description="passes over the training pairs; published: 5")
+    batch_size: int = Field(256, ge=1, description="pairs an update, over all workers; published: 256")
+    lr: float = Field(2e-6, gt=0.0, description="peak learning rate of AdamW; published: 2e-6, for millions of pairs")
+    weight_decay: float = Field(0.01, ge=0.0, description="AdamW's, on matrices only; not published, BERT's own")
+    warmup_ratio: float = Field(0.1, ge=0.0, lt=1.0, description="share of updates with rising rate; not published")
+    class_weights: Literal["balanced"] | None = Field(None, description="balanced: each class weighs the same in total")
+    seed: int = Field(0, ge=0, description="of initial weights, order and dropout")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the backbone's products in training")
+    workers: StudentWorkers = StudentWorkers()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if (self.objective == "bert") != (self.embeddings is None):
+            raise ValueError("embeddings: objective lrkd needs them, objective bert takes none (null)")
+        if self.batch_size % self.workers.num_workers:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of {self.workers.num_workers} workers")
+        if self.extractor in ("none", "poly") and self.width is not None:
+            raise ValueError(f"width: extractor {self.extractor} has that of the backbone; leave it null")
+        return self
+
+
+def run(config: DistillConfig) -> dict[str, Any]:
+    """Train, score dev and test, write the artifact; returns the metrics."""
+    run = Run(config.output, "distill", config)
+    if run.is_done:
+        return run.metrics()
+    schema, backbone = LabelSchema.load(config.label_schema), resolve_model(config.backbone)
+    inputs = {"pairs": config.pairs} | ({"embeddings": config.embeddings} if config.embeddings else {})
+    for uri in inputs.values():
+        require_done(uri)
+    from transformers import AutoTokenizer
+
+    from raylib.ray_deepspeed import Workers, fit
+    from raylib.student.data import PairTokenizer
+    from raylib.student.dataset import write_splits
+    from raylib.student.distillation import measure_scores
+    from raylib.student.model import StudentSpec
+    from raylib.student.train import TrainSettings, balanced_weights
+
+    splits = run.path("splits")
+    tokenizer = PairTokenizer(AutoTokenizer.from_pretrained(backbone), config.max_length)
+    facts = write_splits(
+        splits, config.pairs, config.embeddings, schema, config.item_fields, tokenizer, config.guidance.pairs
+    )
+    rows = facts.pop("rows")
+    run.write_provenance(inputs, backbone=backbone, **facts)
+    values = config.model_dump()
+    spec = {name: values[name] for name in ("extractor", "width", "max_length", "item_fields")}
+    schedule = {name: values[name] for name in ("epochs", "batch_size", "lr", "warmup_ratio", "seed", "weight_decay")}
+    is_balanced = config.class_weights == "balanced"
+    settings = {
+        "backbone": backbone,
+        "spec": StudentSpec(label_schema=schema, **spec),
+        "settings": TrainSettings(
+            **schedule,
+            guidance_weight=config.guidance.weight,
+            reduction=config.guidance.reduction,
+            class_weight_C=balanced_weights(list(facts["train_classes"].values())) if is_balanced else None,
+        ),
+        "embedding_size": facts["embedding_size"],
+        "is_bfloat16": config.dtype == "bfloat16",
+        "splits": splits,
+        "output": str(run.path("")),
+    }
+    micro_batch = config.batch_size // config.workers.num_workers
+    workers = Workers(**config.workers.model_dump(), micro_batch=micro_batch, zero_stage=1)
+    started_s = time.time()
+    with ray_session():
+        fit(train_worker, settings, workers, run.path("checkpoints"))
+    facts["train_and_score_s"] = round(time.time() - started_s, 3)
+    facts |= measure_scores(config.output, splits, schema)
+    facts["epochs"] = json.loads(run.read_text("epochs.json"))
+    for name in ("splits", "checkpoints"):
+        shutil.rmtree(run.path(name))
+    skipped = {"train": rows["train"], "unjudged": rows["unjudged"]}
+    return run.finish(sum(rows.values()), rows["dev"] + rows["test"], {}, skipped, **facts)
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """One process of the training group; Ray Train calls it, again after a worker was lost."""
+    import ray.train
+    from torch import distributed
+
+    from raylib.ray_deepspeed import Workers, initialize
+    from raylib.student.distillation import distil
+
+    workers = Workers.model_validate(settings.pop("workers"))
+
+    def resume(engine: Any) -> Any:
+        last = ray.train.get_checkpoint()
+        if last is None:
+            return []
+        with last.as_directory() as folder:
+            return engine.load_checkpoint(folder)[1]["history"]
+
+    def checkpoint(engine: Any, history: Any) -> None:
+        folder = Path(settings["output"]) / "checkpoints" / f"_epoch-{len(history)}"
+        engine.save_checkpoint(folder, client_state={"history": history})
+        distributed.barrier()
+        is_first = distributed.get_rank() == 0
+        ray.train.report(history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder) if is_first else None)
+        if is_first:
+            shutil.rmtree(folder)
+
+    batch_size = settings["settings"].batch_size
+    distil(
+        **settings,
+        make_engine=lambda student, optimizer: initialize(student, optimizer, workers, batch_size),
+        resume=resume,
+        checkpoint=checkpoint,
+    )
+
+
+if __name__ == "__main__":
+    main(DistillConfig, run, "jobs.distill")

@@ -1,0 +1,89 @@
+"""The student on disk: `student.json` (what it is), `model.safetensors` (weights) and the tokenizer's files. No pickle.
+
+The projection to the rationale embedding is left out: it serves training only.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from raylib.errors import InputError
+from raylib.student.model import Student, StudentSpec
+
+FORMAT_VERSION = 1
+
+
+def save_student(student: Student, tokenizer: Any, path: str | Path) -> None:
+    """Write the artifact; the directory appears under its name only when it is complete, replacing an older one."""
+    target = Path(path)
+    partial = target.with_name(f"_partial-{target.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tokenizer.save_pretrained(partial)
+    state = student.state_dict()
+    weights = {
+        name: value.detach().float().cpu().contiguous() for name, value in state.items() if not _is_training_only(name)
+    }
+    save_file(weights, partial / "model.safetensors")
+    record = {
+        "format_version": FORMAT_VERSION,
+        **student.spec.model_dump(mode="json"),
+        "backbone": student.backbone.config.to_dict(),  # type: ignore[union-attr, operator]
+    }
+    (partial / "student.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def load_student(path: str | Path) -> tuple[Student, Any]:
+    """Student in evaluation mode, on the CPU in float32, and its tokenizer.
+
+    Raises InputError naming the path when the artifact is missing, damaged, of a newer format, or lacks tensors.
+    """
+    folder = Path(path)
+    try:
+        record = json.loads((folder / "student.json").read_text())
+    except OSError:
+        raise InputError(
+            f"{folder}: no student here (no student.json); name the `model` folder of a distill run"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{folder}/student.json: damaged ({error}); distil again or restore it") from None
+    version = record.pop("format_version", None)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise InputError(
+            f"{folder}: artifact format {version}, this version reads up to {FORMAT_VERSION}; update tricot"
+        )
+    try:
+        backbone_config = record.pop("backbone")
+        spec = StudentSpec.model_validate(record)
+    except (KeyError, ValidationError) as error:
+        raise InputError(f"{folder}/student.json: not a student of format {version}: {error}") from None
+    student = Student.from_config(backbone_config, spec)
+    try:
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder}/model.safetensors: not readable ({error}); distil again or restore it") from None
+    expected = {name: tuple(value.shape) for name, value in student.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    problems = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"unknown {name}" for name in sorted(found.keys() - expected.keys())]
+    problems += [
+        f"{name} is {found[name]}, not {expected[name]}"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name] != expected[name]
+    ]
+    if problems:
+        raise InputError(f"{folder}/model.safetensors: {len(problems)} wrong tensor(s): {', '.join(problems[:10])}")
+    student.load_state_dict(weights)
+    return student.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def _is_training_only(name: str) -> bool:
+    return name.startswith("projection.")

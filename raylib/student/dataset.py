@@ -1,0 +1,163 @@
+"""From the pairs and embeddings tables to what the student trains and is measured on; every exclusion is counted.
+
+N pairs, E size of the rationale embedding, C classes.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raylib import tables
+from raylib.errors import InputError
+from raylib.labels import LabelSchema
+from raylib.student.data import Array, JudgedPairs, PairTokenizer, item_text
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Rationale embeddings by pair, with the label that each rationale ends in."""
+
+    row_of: dict[str, int]
+    labels: list[str | None]
+    embedding_NE: Array
+
+    @property
+    def size(self) -> int:
+        """E."""
+        return int(self.embedding_NE.shape[1])
+
+
+def read_guidance(uri: str) -> Guidance:
+    """The embeddings table; raises InputError when it is empty, sizes differ, or a pair has several embeddings."""
+    table = tables.read_table(uri, tables.EMBEDDINGS).combine_chunks()
+    if not table.num_rows:
+        raise InputError(f"{uri}: no embeddings; check the counts in its metrics.json")
+    column = table["embedding"].combine_chunks()
+    sizes = sorted(set(np.diff(column.offsets.to_numpy()).tolist()))
+    if len(sizes) != 1 or not sizes[0]:
+        raise InputError(
+            f"{uri}: embeddings of {len(sizes)} sizes ({sizes[:5]}); embed all rationales with one encoder"
+        )
+    pair_ids = table["pair_id"].to_pylist()
+    row_of = {pair_id: row for row, pair_id in enumerate(pair_ids)}
+    if len(row_of) != len(pair_ids):
+        twice = Counter(pair_ids).most_common(1)[0][0]
+        raise InputError(f"{uri}: pair {twice} has several embeddings; embed one perspective, one sample a pair")
+    embedding_NE = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, sizes[0])
+    if not np.isfinite(embedding_NE).all():
+        raise InputError(f"{uri}: holds embeddings that are not finite numbers; embed again")
+    return Guidance(row_of, table["label"].to_pylist(), embedding_NE)
+
+
+def read_judged(
+    uri: str, schema: LabelSchema, item_fields: Sequence[str]
+) -> tuple[dict[str, pa.Table], dict[str, int]]:
+    """Judged pairs by split, and the counts of all rows: `train`, `dev`, `test` and `unjudged`.
+
+    Raises InputError for a gold label outside the schema, a class without a training pair, and no judged dev pair:
+    the student would train, but could not learn that class or choose its best epoch.
+    """
+    columns = ["pair_id", "query", *item_fields, "gold", "split"]
+    table = tables.read_table(uri, tables.PAIRS, columns)
+    judged = table.filter(table["gold"].is_valid())
+    outside = sorted(set(judged["gold"].unique().to_pylist()) - set(schema.names))
+    if outside:
+        raise InputError(
+            f"{uri}: gold label(s) {', '.join(map(repr, outside[:5]))} outside label schema {schema.name} "
+            f"({', '.join(schema.names)}); name the schema that the pairs were prepared with"
+        )
+    splits = {name: judged.filter(pc.equal(judged["split"], name)) for name in tables.SPLITS}
+    counts = Counter(splits["train"]["gold"].to_pylist())
+    absent = [name for name in schema.names if not counts[name]]
+    if absent:
+        raise InputError(
+            f"{uri}: no judged training pair of class {', '.join(absent)} ({splits['train'].num_rows} judged training "
+            "pairs); add judged pairs, or use a label schema without that class"
+        )
+    if not splits["dev"].num_rows:
+        raise InputError(
+            f"{uri}: no judged dev pair, by which the best epoch is chosen; prepare with a dev share above 0"
+        )
+    rows = {name: part.num_rows for name, part in splits.items()}
+    return splits, {**rows, "unjudged": table.num_rows - judged.num_rows}
+
+
+def tokenise_split(
+    part: pa.Table,
+    schema: LabelSchema,
+    item_fields: Sequence[str],
+    tokenizer: PairTokenizer,
+    guidance: Guidance | None = None,
+    which: str = "consistent",
+) -> tuple[JudgedPairs, dict[str, int]]:
+    """Token ids, gold classes and guidance of one split, and the counts of pairs by state of their guidance.
+
+    `which` is `consistent` (guidance only where the rationale's label is the gold one) or `all`. The paper says
+    neither; consistent is the default, as a rationale that argues for another class would teach against L_cls.
+    """
+    rows: list[dict[str, Any]] = part.to_pylist()
+    pairs = tokenizer.encode([row["query"] for row in rows], [item_text(row, item_fields) for row in rows])
+    target_NE = np.zeros((len(rows), guidance.size if guidance else 0), np.float32)
+    has_guidance_N = np.zeros(len(rows), bool)
+    states: Counter[str] = Counter()
+    for n, row in enumerate(rows):
+        source = guidance.row_of.get(row["pair_id"]) if guidance else None
+        if guidance is None or source is None:
+            states["no_embedding"] += 1
+        elif which == "consistent" and guidance.labels[source] != row["gold"]:
+            states["label_differs"] += 1
+        else:
+            states["guided"] += 1
+            has_guidance_N[n] = True
+            target_NE[n] = guidance.embedding_NE[source]
+    judged = JudgedPairs(
+        tokens_T=pairs.tokens_T,
+        starts_N1=pairs.starts_N1,
+        item_start_N=pairs.item_start_N,
+        pair_id_N=np.array([row["pair_id"] for row in rows], dtype=np.str_),
+        gold_N=np.array([schema.index(row["gold"]) for row in rows], np.int64),
+        target_NE=target_NE,
+        has_guidance_N=has_guidance_N,
+    )
+    return judged, dict(states)
+
+
+def write_splits(
+    folder: Path,
+    pairs: str,
+    embeddings: str | None,
+    schema: LabelSchema,
+    item_fields: Sequence[str],
+    tokenizer: PairTokenizer,
+    which: str = "consistent",
+) -> dict[str, Any]:
+    """Write `train`, `dev` and `test` below `folder` for the workers; returns the counts and E (None without guidance).
+
+    Raises InputError when no training pair would have guidance although embeddings are given.
+    """
+    parts, rows = read_judged(pairs, schema, item_fields)
+    guidance = read_guidance(embeddings) if embeddings else None
+    states: dict[str, int] = {}
+    for name, part in parts.items():
+        is_guided = name == "train" and guidance is not None
+        judged, counted = tokenise_split(part, schema, item_fields, tokenizer, guidance if is_guided else None, which)
+        judged.save(folder / name)
+        states = counted if is_guided else states
+    if guidance and not states.get("guided"):
+        raise InputError(
+            f"{embeddings}: none of the {rows['train']} training pairs of {pairs} has guidance ({states}); embed the "
+            "rationales of these pairs, or set guidance.pairs to all"
+        )
+    counts = Counter(parts["train"]["gold"].to_pylist())
+    return {
+        "rows": rows,
+        "train_classes": {name: counts[name] for name in schema.names},
+        "guidance": states,
+        "embedding_size": guidance.size if guidance else None,
+    }

@@ -1,0 +1,143 @@
+"""Epochs of training with the best one kept, then scores; on one process or on several that share a file system."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import distributed
+from transformers import AutoTokenizer
+
+from raylib import tables
+from raylib.labels import LabelSchema
+from raylib.student.artifact import load_student, save_student
+from raylib.student.data import JudgedPairs, PairTokenizer
+from raylib.student.inference import predict_probs, score_rows
+from raylib.student.metrics import Counts, accuracy, confusion, macro_f1, summarise
+from raylib.student.model import Student, StudentSpec
+from raylib.student.train import Engine, TrainSettings, make_optimizer, train_epoch
+
+History = list[dict[str, float]]  # one record an epoch: epoch, loss, dev_accuracy, dev_macro_f1
+
+
+def distil(
+    backbone: str,
+    spec: StudentSpec,
+    settings: TrainSettings,
+    embedding_size: int | None,
+    is_bfloat16: bool,
+    splits: Path,
+    output: str,
+    make_engine: Callable[[Student, torch.optim.Optimizer], Engine],
+    resume: Callable[[Engine], History],
+    checkpoint: Callable[[Engine, History], None],
+) -> None:
+    """What one process of a distill job does: train (or go on training), then score dev and test.
+
+    Leaves in the directory `output`: `model/`, `epochs.json` and its file of the scores table. The three functions
+    are the engine's: wrap a module, load the last checkpoint into it, write one.
+    """
+    torch.manual_seed(settings.seed)
+    student = Student.from_backbone(backbone, spec, embedding_size)
+    student.autocast_dtype = torch.bfloat16 if is_bfloat16 else None
+    engine = make_engine(student, make_optimizer(student, settings.lr, settings.weight_decay))
+    train, dev = JudgedPairs.load(splits / "train"), JudgedPairs.load(splits / "dev")
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    artifact = Path(output) / "model"
+    history = train_student(
+        engine, tokenizer, train, dev, settings, artifact, resume(engine), lambda done: checkpoint(engine, done)
+    )
+    write_scores(artifact, splits, output)
+    if world()[0] == 0:
+        (Path(output) / "epochs.json").write_text(json.dumps(history, indent=2) + "\n")
+
+
+def train_student(
+    engine: Engine,
+    tokenizer: Any,
+    train: JudgedPairs,
+    dev: JudgedPairs,
+    settings: TrainSettings,
+    best: Path,
+    history: History,
+    checkpoint: Callable[[History], None],
+) -> History:
+    """Train the epochs that `history` does not have yet; returns one record an epoch.
+
+    After each epoch all workers measure dev together, the first one writes the artifact to `best` when dev macro-F1 is
+    above that of every earlier epoch, and `checkpoint(history)` is called on all of them. `tokenizer` is the Hugging
+    Face tokenizer of the backbone.
+    """
+    rank, num_workers = world()
+    student = cast(Student, engine.module)
+    pair_tokenizer = PairTokenizer(tokenizer, student.spec.max_length)
+    for epoch in range(len(history), settings.epochs):
+        losses = train_epoch(engine, train, pair_tokenizer, settings, epoch, rank, num_workers)
+        counts_CC = dev_confusion(student, pair_tokenizer, dev, rank, num_workers)
+        record = {
+            "epoch": epoch + 1,
+            "loss": float(summed(np.array([np.mean(losses)]))[0] / num_workers),
+            "dev_accuracy": accuracy(counts_CC),
+            "dev_macro_f1": macro_f1(counts_CC),
+        }
+        if rank == 0:
+            print(" ".join(f"{name} {value:.4g}" for name, value in record.items()), flush=True)
+            if record["dev_macro_f1"] > max((earlier["dev_macro_f1"] for earlier in history), default=-1.0):
+                save_student(student, tokenizer, best)
+        history = [*history, record]
+        checkpoint(history)
+    return history
+
+
+def dev_confusion(student: Student, tokenizer: PairTokenizer, dev: JudgedPairs, rank: int, num_workers: int) -> Counts:
+    """Confusion matrix over all of dev; each worker predicts every `num_workers`-th pair."""
+    rows = np.arange(rank, len(dev), num_workers)
+    probs_NC = predict_probs(student, tokenizer, dev.pairs.take(rows))
+    counts_CC = confusion(dev.gold_N[rows], probs_NC.argmax(1), probs_NC.shape[1])
+    return summed(counts_CC)
+
+
+def write_scores(artifact: Path, splits: Path, output: str) -> None:
+    """Score this worker's share of the judged dev and test pairs; writes one file of the scores table."""
+    rank, num_workers = world()
+    student, tokenizer = load_student(artifact)
+    student = student.to("cuda" if torch.cuda.is_available() else "cpu")
+    pair_tokenizer = PairTokenizer(tokenizer, student.spec.max_length)
+    rows: list[dict[str, object]] = []
+    for name in ("dev", "test"):
+        split = JudgedPairs.load(splits / name)
+        mine = np.arange(rank, len(split), num_workers)
+        probs_NC = predict_probs(student, pair_tokenizer, split.pairs.take(mine))
+        rows += score_rows(split.pair_id_N[mine].tolist(), probs_NC, student.spec.label_schema)
+    tables.write_parquet(f"{output}/scores-{rank:05d}.parquet", tables.SCORES, [tables.rows_batch(rows, tables.SCORES)])
+
+
+def measure_scores(output: str, splits: Path, schema: LabelSchema) -> dict[str, dict[str, float | int] | None]:
+    """Accuracy, macro-F1 and majority baseline of the written scores on `dev` and `test`; None for an empty split."""
+    table = tables.read_table(output, tables.SCORES, ["pair_id", "label"])
+    predicted = dict(zip(table["pair_id"].to_pylist(), table["label"].to_pylist(), strict=True))
+    measured: dict[str, dict[str, float | int] | None] = {}
+    for name in ("dev", "test"):
+        split = JudgedPairs.load(splits / name)
+        labels_N = np.array([schema.index(predicted[pair_id]) for pair_id in split.pair_id_N.tolist()], np.int64)
+        measured[name] = summarise(confusion(split.gold_N, labels_N, len(schema.names))) if len(split) else None
+    return measured
+
+
+def world() -> tuple[int, int]:
+    """Rank of this process and number of processes; (0, 1) outside a process group."""
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def summed(values: Any) -> Any:
+    """Sum of a numpy array over all workers, on each of them."""
+    if world()[1] == 1:
+        return values
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    total = torch.from_numpy(values).to(device)
+    distributed.all_reduce(total)
+    return total.cpu().numpy()

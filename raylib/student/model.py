@@ -1,0 +1,87 @@
+"""The student: a cross-encoder with a latent that is taught to hold the teacher's rationale, and kept at inference.
+
+B batch, L tokens, D hidden size of the backbone, R width of the latent, E size of the rationale embedding, C classes.
+Source: arXiv 2601.21611, section 5.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import torch
+from pydantic import Field
+from torch import nn
+from transformers import AutoConfig, AutoModel
+
+from raylib.config import Section
+from raylib.labels import LabelSchema
+from raylib.student.extractors import build_extractor
+
+
+class StudentSpec(Section):
+    """What defines a student besides its weights; stored in the artifact."""
+
+    label_schema: LabelSchema = Field(description="classes, gains and tier thresholds")
+    extractor: str = Field(description="none, mlp, poly or gat")
+    width: int | None = Field(None, description="dimension of the latent; null = hidden size of the backbone")
+    max_length: int = Field(128, ge=8, description="tokens a pair, special tokens included")
+    item_fields: tuple[str, ...] = Field(
+        ("title", "brand"), strict=False, description="columns that make the item text"
+    )
+
+
+class StudentOutput(NamedTuple):
+    """What one forward pass gives."""
+
+    logits_BC: torch.Tensor
+    latent_BR: torch.Tensor
+    guide_BE: torch.Tensor | None  # the latent in the space of the rationale embeddings; None without a projection
+
+
+class Student(nn.Module):
+    """Backbone, extractor and one linear head over [h_cls ; r] (eq. 7).
+
+    With extractor `none` the latent is h_cls itself and the head sees h_cls once: [h_cls ; h_cls] would be the same
+    function class with twice the step size. `projection` maps r to the size of e_cot; it exists in training only.
+    """
+
+    def __init__(self, backbone: nn.Module, spec: StudentSpec, embedding_size: int | None = None) -> None:
+        """`embedding_size` is dim(e_cot) when the student trains with guidance, else None."""
+        super().__init__()
+        self.spec = spec
+        self.backbone = backbone
+        if getattr(backbone, "pooler", None) is not None:
+            backbone.pooler = None  # [CLS] is used as it is; unused weights would get no gradient
+        size: int = backbone.config.hidden_size  # type: ignore[union-attr, assignment]
+        self.extractor = build_extractor(spec.extractor, size, spec.width)
+        latent_size = size if self.extractor is None else int(self.extractor.width)  # type: ignore[arg-type]
+        fused_size = size if self.extractor is None else size + latent_size
+        self.head = nn.Linear(fused_size, len(spec.label_schema.names))
+        self.projection = None if embedding_size is None else nn.Linear(latent_size, embedding_size)
+        self.autocast_dtype: torch.dtype | None = None  # set to bfloat16 for mixed-precision training
+
+    @classmethod
+    def from_backbone(cls, path: str, spec: StudentSpec, embedding_size: int | None = None) -> Self:
+        """A student on the pre-trained encoder at `path`; extractor, head and projection are new."""
+        return cls(AutoModel.from_pretrained(path, dtype=torch.float32), spec, embedding_size)
+
+    @classmethod
+    def from_config(cls, backbone_config: Mapping[str, Any], spec: StudentSpec) -> Self:
+        """A student with random weights, for loading an artifact into it."""
+        values = {name: value for name, value in backbone_config.items() if name != "model_type"}
+        config = AutoConfig.for_model(backbone_config["model_type"], **values)
+        return cls(AutoModel.from_config(config, dtype=torch.float32), spec)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **segments: torch.Tensor) -> StudentOutput:
+        """Logits and latent of tokenised pairs; `segments` is token_type_ids where the backbone has segments."""
+        with torch.autocast(input_ids.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+            encoded = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **segments)
+        # The extractor and the head are cheap, and sums over tokens lose digits in bfloat16: float32 from here on.
+        hidden_BLD = encoded.last_hidden_state.float()
+        cls_BD = hidden_BLD[:, 0]
+        if self.extractor is None:
+            latent_BR, fused_BF = cls_BD, cls_BD
+        else:
+            latent_BR = self.extractor(hidden_BLD, attention_mask.bool())
+            fused_BF = torch.cat([cls_BD, latent_BR], dim=1)
+        guide_BE = None if self.projection is None else self.projection(latent_BR)
+        return StudentOutput(self.head(fused_BF), latent_BR, guide_BE)
