@@ -80,9 +80,9 @@ def confusion_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str], na
     """Rows gold, columns predicted; a cell's colour is its share of the row, its text the share in % and the count."""
     matrix = np.asarray(counts, dtype=np.float64)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    size, cell = len(classes), 0.62
+    size, cell = len(classes), 0.58
     with mpl.rc_context({**STYLE, "font.size": 9}):
-        figure, axes = _figure(1.5 + cell * size, 0.9 + cell * size)
+        figure, axes = _figure(1.3 + cell * size, 0.8 + cell * size)
         for row in range(size):
             for column in range(size):
                 color = PALETTE[0] if row == column else PALETTE[1]

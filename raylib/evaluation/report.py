@@ -1,7 +1,7 @@
 """From the metrics of `jobs.evaluate` to a self-contained HTML page and a compact table for the terminal."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +77,13 @@ def measure(value: Metrics) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p value to three decimals, small ones in scientific notation."""
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+    """A p value to three decimals; metrics.json holds all digits."""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def shown_split(by_split: Metrics, wanted: str) -> str:
-    """The split a plot shows for a teacher: the evaluated one where it was annotated, else the one with most pairs."""
-    return wanted if wanted in by_split else max(by_split, key=lambda split: by_split[split]["num_pairs"])
+def shown_split(splits: Sequence[str], wanted: str) -> str:
+    """The split a plot shows for a teacher: the evaluated one where there are answers to it, else the first."""
+    return wanted if wanted in splits else splits[0]
 
 
 def _teacher_splits(metrics: Metrics) -> Iterator[tuple[str, str, Metrics]]:
@@ -107,26 +107,24 @@ def _plots(metrics: Metrics) -> dict[str, Any]:
         "stages": None,
         "rejects": None,
     }
-    tries, stages = {}, {}
+    tries: dict[str, Any] = {}
+    stages: dict[str, Any] = {}
     for i, (teacher, by_split) in enumerate(metrics["teachers"].items()):
-        if not by_split:
-            continue
-        split = shown_split(by_split, metrics["split"])
-        summary, title = by_split[split], f"{teacher}\n({split})"
-        perspectives = summary["perspectives"]
-        singles = {name: value for name, value in perspectives.items() if name != UNIFIED}
-        if singles:
-            recalls = {name: value["per_class_recall"] for name, value in singles.items()}
+        with_unified = [split for split, summary in by_split.items() if UNIFIED in summary["perspectives"]]
+        with_single = [split for split, summary in by_split.items() if summary["perspectives"].keys() - {UNIFIED}]
+        if with_unified:
+            split = shown_split(with_unified, metrics["split"])
+            stages[f"{teacher}\n({split})"] = {"unified prompt": by_split[split]["perspectives"][UNIFIED]["accuracy"]}
+        if with_single:
+            split = shown_split(with_single, metrics["split"])
+            perspectives, together = by_split[split]["perspectives"], by_split[split].get("together", {})
+            recalls = {name: value["per_class_recall"] for name, value in perspectives.items() if name != UNIFIED}
             drawn["recall"][f"{teacher} ({split})"] = plots.per_class_recall(recalls, f"recall{i}")
-        stages[title] = {
-            f"{name} prompt": perspectives[name]["accuracy"] for name in (UNIFIED,) if name in perspectives
-        }
-        together = summary.get("together", {})
-        if "oracle" in together:
-            tries[title] = {"best single": together["best_single"]}
-            if "pass_of_best" in together:
-                tries[title][f"pass@{together['pass_of_best']['k']} of it"] = together["pass_of_best"]
-            tries[title]["oracle"] = together["oracle"]
+            if "oracle" in together:
+                bars = {"best single": together["best_single"]}
+                if "pass_of_best" in together:
+                    bars[f"pass@{together['pass_of_best']['k']} of it"] = together["pass_of_best"]
+                tries[f"{teacher}\n({split})"] = {**bars, "oracle": together["oracle"]}
     if tries:
         drawn["tries"] = plots.grouped_measures(tries, "accuracy, %", "tries")
     if stages:

@@ -39,7 +39,7 @@ def summarize(
 
 
 def compare(probs: dict[str, Floats], judged: Judged, num_bootstrap: int, seed: int) -> list[dict[str, Any]]:
-    """Each pair of models (a, b): differences a - b with clustered paired intervals, and the exact McNemar test."""
+    """Each pair of models, the later one as a: a - b with clustered paired intervals, and the exact McNemar test."""
     predicted = {name: probs_NC.argmax(axis=1) for name, probs_NC in probs.items()}
     num_classes = next(iter(probs.values())).shape[1]
     replicates = {
@@ -47,7 +47,7 @@ def compare(probs: dict[str, Floats], judged: Judged, num_bootstrap: int, seed: 
         for name, predicted_N in predicted.items()
     }
     rows = []
-    for a, b in combinations(probs, 2):
+    for b, a in combinations(probs, 2):
         row: dict[str, Any] = {"a": a, "b": b}
         for measure, name in ((accuracy, "accuracy_difference"), (macro_f1, "macro_f1_difference")):
             value = [float(measure(confusion(judged.gold_N, predicted[model], num_classes))) for model in (a, b)]
