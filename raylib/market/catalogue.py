@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from raylib.market import draws
-from raylib.market.draws import Ints, Keys
+from raylib.market.draws import Floats, Ints, Keys
 from raylib.market.vocabulary import MODELS_PER_LINE, Vocabulary
 
 ANY = -1  # a fact that a query does not ask for
@@ -31,6 +32,7 @@ PATTERNS = (
     (0.06, 1, 0, 0, 0, 0, 0, (0.40, 0.00, 0.32, 0.00, 0.00, 0.38)),
     (0.12, 1, 1, 1, 0, 0, 0, (0.30, 0.18, 0.10, 0.36, 0.00, 0.14)),
 )
+_GOLDEN_RATIO = 0.5 * (5**0.5 - 1)
 _SHARES = np.array([pattern[0] for pattern in PATTERNS])
 _ASKS = np.array([pattern[1:7] for pattern in PATTERNS])
 _CLASS_CUMULATIVE = np.cumsum([np.array(pattern[7]) / sum(pattern[7]) for pattern in PATTERNS], axis=1)
@@ -80,8 +82,11 @@ def decode(code: Ints, num_listings: int, vocabulary: Vocabulary) -> Facts:
     return Facts(**values)
 
 
-def draw_queries(keys: Keys, locale_weights: np.ndarray, vocabulary: Vocabulary) -> tuple[Facts, Ints]:
-    """What the queries of these keys ask for, and their patterns [N]."""
+def draw_queries(rank: Ints, keys: Keys, locale_weights: Floats, vocabulary: Vocabulary) -> tuple[Facts, Ints]:
+    """What the queries of these ranks and keys ask for, and their patterns [N].
+
+    Locales follow a low-discrepancy sequence over the ranks, so that the few head queries have their mix too.
+    """
     pattern = draws.choices(keys, 1, _SHARES)
     accessory, *asks = _ASKS[pattern].T
     bounds = radices(vocabulary)
@@ -89,7 +94,8 @@ def draw_queries(keys: Keys, locale_weights: np.ndarray, vocabulary: Vocabulary)
     brand, model, color, measure, use = (
         np.where(ask == 1, value, ANY) for ask, value in zip(asks, values, strict=True)
     )
-    locale = draws.choices(keys, 2, locale_weights)
+    spread = (rank + 1) * _GOLDEN_RATIO % 1.0
+    locale = np.searchsorted(np.cumsum(locale_weights), spread, side="right").clip(max=len(locale_weights) - 1)
     kind = draws.integers(keys, 3, bounds[2])
     return Facts(locale, accessory, kind, brand, model, color, measure, use), pattern
 
@@ -105,7 +111,7 @@ def draw_items(query: Facts, pattern: Ints, keys: Keys, vocabulary: Vocabulary) 
     kind = np.where(target == CATEGORY, _other_kind(query.kind, keys, vocabulary), query.kind)
     is_accessory = np.where(target == ACCESSORY, 1 - query.is_accessory, query.is_accessory)
 
-    def fact(name: str, position: int, change: np.ndarray, keep_share: np.ndarray) -> Ints:
+    def fact(name: str, position: int, change: npt.NDArray[np.bool_], keep_share: Floats) -> Ints:
         """The asked value, another one where `change`, and any one where nothing is asked or it is not kept."""
         asked, bound = getattr(query, name), bounds[position]
         drawn = draws.integers(keys, 20 + position, bound)

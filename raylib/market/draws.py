@@ -21,7 +21,8 @@ def keyed(values: Ints, seed: int) -> Keys:
 
 def uniform(keys: Keys, salt: int) -> Floats:
     """Draws in [0, 1), one a key [N]; draws under different salts are independent."""
-    return (_mix(keys + np.uint64(salt * _GOLDEN % 2**64)) >> np.uint64(11)) * 2.0**-53
+    mantissa = _mix(keys + np.uint64(salt * _GOLDEN % 2**64)) >> np.uint64(11)
+    return mantissa.astype(np.float64) * 2.0**-53
 
 
 def integers(keys: Keys, salt: int, bound: int) -> Ints:

@@ -8,31 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raylib import tables
+from raylib.logs.rows import LOG
 from raylib.market import draws
 from raylib.market.catalogue import LABELS, Facts, draw_items, draw_queries, encode, gold_labels, radices
 from raylib.market.draws import Floats, Ints
 from raylib.market.texts import item_texts, query_texts
 from raylib.market.vocabulary import Vocabulary
 
-LOGS = pa.schema(
-    [
-        pa.field("query", pa.string(), nullable=False),
-        pa.field("locale", pa.string(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("title", pa.string(), nullable=False),
-        pa.field("brand", pa.string()),
-        pa.field("category", pa.string()),
-        pa.field("attributes", pa.string()),
-        pa.field("position", pa.int32(), nullable=False),
-        pa.field("impressions", pa.int64(), nullable=False),
-        pa.field("clicks", pa.int64(), nullable=False),
-        pa.field("gold", pa.string()),
-    ]
-)
 NUM_SHOWN = 10  # items on one result page
 NUM_COMPETITORS = 16  # items that the engine ranks for a query
 SEARCHES_PER_CHUNK = 4_000
@@ -60,6 +47,11 @@ class Market:
         return Vocabulary()
 
     @property
+    def catalogue_size(self) -> int:
+        """Items in the catalogue."""
+        return self.num_listings * self.vocabulary.num_products * len(self.locales)
+
+    @property
     def num_listings(self) -> int:
         """Listings of each product; at least one, so the catalogue is never smaller than its products."""
         return max(1, self.num_items // (self.vocabulary.num_products * len(self.locales)))
@@ -75,12 +67,13 @@ class Market:
     @cached_property
     def zipf_cumulative(self) -> Floats:
         """Cumulative probability of the query of each rank: P(rank) ~ 1 / rank."""
-        cumulative = np.cumsum(1.0 / np.arange(1, self.num_queries + 1))
-        return cumulative / cumulative[-1]
+        cumulative: Floats = np.cumsum(1.0 / np.arange(1, self.num_queries + 1))
+        cumulative /= cumulative[-1]
+        return cumulative
 
     def queries(self, query: Ints) -> tuple[Facts, Ints]:
         """What the queries of these ranks ask for, and their patterns."""
-        return draw_queries(draws.keyed(query, self.seed), self.locale_weights, self.vocabulary)
+        return draw_queries(query, draws.keyed(query, self.seed), self.locale_weights, self.vocabulary)
 
     def competitors(self, query: Ints, asked: Facts, pattern: Ints, competitor: Ints) -> tuple[Facts, Ints]:
         """Facts and codes of the items [N] that compete as number `competitor` [N] for the queries [N]."""
@@ -89,7 +82,7 @@ class Market:
         code = encode(item, draws.integers(keys, 60, self.num_listings), self.num_listings, self.vocabulary)
         return item, code
 
-    def is_judged(self, asked: Facts, code: Ints) -> np.ndarray:
+    def is_judged(self, asked: Facts, code: Ints) -> npt.NDArray[np.bool_]:
         """Which pairs [N] a human judged; a function of the pair alone, so all rows of a pair agree."""
         query_code = np.zeros(len(code), dtype=np.int64)
         for value, radix in zip(vars(asked).values(), radices(self.vocabulary), strict=True):
@@ -110,7 +103,8 @@ def log_chunk(market: Market, num_searches: int, generator: np.random.Generator)
     label = gold_labels(asked, item)
 
     rank_score = RANKER_SKILL * ATTRACTION[label] + RANKER_NOISE * generator.random(len(label))
-    order_QP = np.argsort(-rank_score.reshape(num_searches, NUM_COMPETITORS), axis=1)[:, :NUM_SHOWN]
+    rank_score_QP = np.where(_is_repeat(code.reshape(num_searches, -1)), -1.0, rank_score.reshape(num_searches, -1))
+    order_QP = np.argsort(-rank_score_QP, axis=1)[:, :NUM_SHOWN]
     shown = (order_QP + np.arange(num_searches)[:, None] * NUM_COMPETITORS).ravel()
     item, asked, code, label = item.take(shown), asked.take(shown), code[shown], label[shown]
     position = np.tile(np.arange(NUM_SHOWN), num_searches)
@@ -133,7 +127,16 @@ def log_chunk(market: Market, num_searches: int, generator: np.random.Generator)
         pa.array(is_clicked.astype(np.int64)),
         gold,
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=LOGS)
+    return pa.RecordBatch.from_arrays(columns, schema=LOG)
+
+
+def _is_repeat(code_QP: Ints) -> npt.NDArray[np.bool_]:
+    """Competitors that are the same item as another one of their search; shown last, that is hardly ever."""
+    order_QP = np.argsort(code_QP, axis=1)
+    sorted_QP = np.take_along_axis(code_QP, order_QP, axis=1)
+    is_repeat_QP = np.zeros(code_QP.shape, dtype=bool)
+    np.put_along_axis(is_repeat_QP, order_QP[:, 1:], sorted_QP[:, 1:] == sorted_QP[:, :-1], axis=1)
+    return is_repeat_QP
 
 
 def write_logs(market: Market, uri: str, num_rows: int, rows_per_file: int) -> int:
@@ -149,7 +152,7 @@ def write_logs(market: Market, uri: str, num_rows: int, rows_per_file: int) -> i
         if fs.get_file_info(f"{path}/{name}").is_file:
             continue
         rows = min(rows_per_file, num_rows - file * rows_per_file)
-        tables.write_parquet(f"{uri}/{name}", LOGS, _chunks(market, file, rows))
+        tables.write_parquet(f"{uri}/{name}", LOG, _chunks(market, file, rows))
     return num_files
 
 

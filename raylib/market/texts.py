@@ -7,6 +7,7 @@ empty. Shares of noise are ours; no source publishes them.
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,21 +18,23 @@ from raylib.market.vocabulary import ABSENT, Vocabulary
 
 TYPO_SHARE = 0.03  # of words
 OTHER_UNIT_SHARE = 0.15  # of measures, in titles and in queries: 1500 ml for 1.5 l
-STUFFING_SHARE = 0.08  # of titles that end in the name of another kind of product
+STUFFING_SHARE = 0.08  # of titles that end in the names of two other kinds of product
 
-# Slots of a title: 0 brand, 1 model, 2 kind or accessory, 3 color, 4 measure, 5 use, 6 noise, 7 noise, 8 stuffing
+# Slots of a title: 0 brand, 1 model, 2 kind or accessory, 3 color, 4 measure, 5 use, 6 noise, 7 noise, 8 and 9 stuffing
 TITLE_ORDERS = np.array(
     [
-        [0, 1, 2, 3, 4, 5, 6, 7, 8],
-        [2, 0, 1, 4, 3, 5, 6, 7, 8],
-        [6, 0, 2, 1, 3, 5, 4, 7, 8],
-        [0, 2, 1, 5, 4, 3, 7, 6, 8],
-        [6, 7, 3, 2, 0, 1, 5, 4, 8],
-        [4, 2, 5, 0, 1, 3, 6, 7, 8],
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+        [2, 0, 1, 4, 3, 5, 6, 7, 8, 9],
+        [6, 0, 2, 1, 3, 5, 4, 7, 8, 9],
+        [0, 2, 1, 5, 4, 3, 7, 6, 8, 9],
+        [6, 7, 3, 2, 0, 1, 5, 4, 8, 9],
+        [4, 2, 5, 0, 1, 3, 6, 7, 8, 9],
     ]
 )
 # An accessory names what it fits: "phone case fits Nordel X5 black"; slot 4 holds "fits", 5 stays empty.
-ACCESSORY_ORDERS = np.array([[2, 4, 0, 1, 3, 6, 7, 8, 5], [3, 2, 4, 0, 1, 6, 7, 8, 5], [6, 2, 7, 4, 0, 1, 3, 8, 5]])
+ACCESSORY_ORDERS = np.array(
+    [[2, 4, 0, 1, 3, 6, 7, 8, 9, 5], [3, 2, 4, 0, 1, 6, 7, 8, 9, 5], [6, 2, 7, 4, 0, 1, 3, 8, 9, 5]]
+)
 # Slots of a query: 0 brand, 1 model, 2 kind or accessory, 3 color, 4 measure, 5 use, 6 wish
 QUERY_ORDERS = np.array([[6, 0, 2, 1, 3, 4, 5], [0, 1, 2, 3, 4, 5, 6], [6, 3, 2, 4, 5, 0, 1], [2, 0, 1, 4, 3, 5, 6]])
 
@@ -60,7 +63,8 @@ def item_texts(facts: Facts, keys: Keys, vocabulary: Vocabulary) -> ItemTexts:
     title_brand, title_color = chance[1] < 0.92, chance[2] < 0.85
     title_measure, title_use = chance[3] < 0.9, chance[4] < 0.8
     noise = [draws.integers(keys, 120 + i, vocabulary.noise_LN.shape[1]) for i in range(2)]
-    stuffing = (facts.kind + 1 + draws.integers(keys, 122, len(vocabulary.kinds) - 1)) % len(vocabulary.kinds)
+    num_kinds = len(vocabulary.kinds)
+    stuffing = [(facts.kind + 1 + draws.integers(keys, salt, num_kinds - 1)) % num_kinds for salt in (122, 127)]
     slots = np.stack(
         [
             np.where(title_brand, brand, ABSENT),
@@ -75,7 +79,8 @@ def item_texts(facts: Facts, keys: Keys, vocabulary: Vocabulary) -> ItemTexts:
             np.where(title_use & ~is_accessory, use, ABSENT),
             np.where(chance[5] < 0.5, vocabulary.noise_LN[facts.locale, noise[0]], ABSENT),
             np.where(chance[6] < 0.25, vocabulary.noise_LN[facts.locale, noise[1]], ABSENT),
-            np.where(chance[7] < STUFFING_SHARE, vocabulary.kind_LK[facts.locale, stuffing], ABSENT),
+            np.where(chance[7] < STUFFING_SHARE, vocabulary.kind_LK[facts.locale, stuffing[0]], ABSENT),
+            np.where(chance[7] < STUFFING_SHARE, vocabulary.kind_LK[facts.locale, stuffing[1]], ABSENT),
         ],
         axis=1,
     )
@@ -135,7 +140,7 @@ def query_texts(facts: Facts, keys: Keys, vocabulary: Vocabulary) -> tuple[pa.Ar
             np.where(facts.color != ANY, vocabulary.color_LC[facts.locale, facts.color], ABSENT),
             measure,
             np.where(facts.use != ANY, vocabulary.use_LU[facts.locale, facts.use], ABSENT),
-            np.where(draws.uniform(keys, 102) < 0.4, wish, ABSENT),
+            np.where(draws.uniform(keys, 102) < 0.5, wish, ABSENT),
         ],
         axis=1,
     )
@@ -158,6 +163,6 @@ def _join(words_NS: Ints, separator: str, vocabulary: Vocabulary) -> pa.Array:
     return pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), words), separator)
 
 
-def _or_null(column: pa.Array, is_present: np.ndarray) -> pa.Array:
+def _or_null(column: pa.Array, is_present: npt.NDArray[np.bool_]) -> pa.Array:
     """The column with nulls where it is not present."""
     return pc.if_else(pa.array(is_present), column, pa.scalar(None, pa.string()))

@@ -94,7 +94,7 @@ def compare(perspective: str, query: dict[str, int], item: dict[str, int], vocab
     def model_of(facts: dict[str, int]) -> str | None:
         if facts["model"] == ANY:
             return None
-        return vocabulary.models[vocabulary.model_name_BKM[facts["brand"], facts["kind"], facts["model"]]]
+        return vocabulary.models[int(vocabulary.model_name_BKM[facts["brand"], facts["kind"], facts["model"]])]
 
     role = named("is_accessory", ("main product", "accessory"), ACCESSORY)
     role = replace(role, name="role")
