@@ -14,9 +14,10 @@ Floats = npt.NDArray[np.float64]
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def keyed(values: Ints, seed: int) -> Keys:
-    """Keys [N] for `values` [N] under `seed`; different seeds give unrelated keys."""
-    return _mix(values.astype(np.uint64) + _mix(np.array([seed % 2**64], np.uint64)))
+def keyed(values: Ints, seed: int, purpose: int) -> Keys:
+    """Keys [N] for `values` [N]; another seed or another purpose gives unrelated keys."""
+    start = _mix(_mix(np.array([seed % 2**64], np.uint64)) + np.uint64(purpose))
+    return _mix(values.astype(np.uint64) + start)
 
 
 def uniform(keys: Keys, salt: int) -> Floats:

@@ -20,6 +20,7 @@ from raylib.market.draws import Floats, Ints
 from raylib.market.texts import item_texts, query_texts
 from raylib.market.vocabulary import Vocabulary
 
+QUERY, ITEM, COMPETITOR, JUDGED_QUERY, JUDGED_ITEM = range(5)  # purposes of keyed draws
 NUM_SHOWN = 10  # items on one result page
 NUM_COMPETITORS = 16  # items that the engine ranks for a query
 SEARCHES_PER_CHUNK = 4_000
@@ -73,11 +74,11 @@ class Market:
 
     def queries(self, query: Ints) -> tuple[Facts, Ints]:
         """What the queries of these ranks ask for, and their patterns."""
-        return draw_queries(query, draws.keyed(query, self.seed), self.locale_weights, self.vocabulary)
+        return draw_queries(query, draws.keyed(query, self.seed, QUERY), self.locale_weights, self.vocabulary)
 
     def competitors(self, query: Ints, asked: Facts, pattern: Ints, competitor: Ints) -> tuple[Facts, Ints]:
         """Facts and codes of the items [N] that compete as number `competitor` [N] for the queries [N]."""
-        keys = draws.keyed(query * NUM_COMPETITORS + competitor, self.seed + 1)
+        keys = draws.keyed(query * NUM_COMPETITORS + competitor, self.seed, COMPETITOR)
         item = draw_items(asked, pattern, keys, self.vocabulary)
         code = encode(item, draws.integers(keys, 60, self.num_listings), self.num_listings, self.vocabulary)
         return item, code
@@ -87,7 +88,7 @@ class Market:
         query_code = np.zeros(len(code), dtype=np.int64)
         for value, radix in zip(vars(asked).values(), radices(self.vocabulary), strict=True):
             query_code = query_code * (radix + 1) + value + 1
-        pair_keys = draws.keyed(query_code, self.seed + 2) ^ draws.keyed(code, self.seed + 3)
+        pair_keys = draws.keyed(query_code, self.seed, JUDGED_QUERY) ^ draws.keyed(code, self.seed, JUDGED_ITEM)
         return draws.uniform(pair_keys, 1) < self.gold_share
 
 
@@ -110,8 +111,8 @@ def log_chunk(market: Market, num_searches: int, generator: np.random.Generator)
     position = np.tile(np.arange(NUM_SHOWN), num_searches)
     is_clicked = generator.random(len(label)) < EXAMINATION[position] * ATTRACTION[label]
 
-    texts = item_texts(item, draws.keyed(code, market.seed), vocabulary)
-    query_text, _ = query_texts(asked_Q, draws.keyed(query_Q, market.seed), vocabulary)
+    texts = item_texts(item, draws.keyed(code, market.seed, ITEM), vocabulary)
+    query_text, _ = query_texts(asked_Q, draws.keyed(query_Q, market.seed, QUERY), vocabulary)
     page = pa.array(shown // NUM_COMPETITORS)
     gold = pa.array(LABELS).take(pa.array(label, mask=~market.is_judged(asked, code)))
     columns = [

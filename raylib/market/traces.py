@@ -29,7 +29,7 @@ from raylib.market.catalogue import (
     gold_labels,
 )  # fmt: skip
 from raylib.market.draws import Ints
-from raylib.market.search_logs import NUM_COMPETITORS, Market
+from raylib.market.search_logs import ITEM, NUM_COMPETITORS, QUERY, Market
 from raylib.market.texts import item_texts, query_texts
 from raylib.market.vocabulary import ABSENT, Vocabulary
 
@@ -170,8 +170,8 @@ def draw_pairs(market: Market, count: int, generator: np.random.Generator) -> Pa
     rank = generator.integers(0, market.num_queries, count)
     asked, pattern = market.queries(rank)
     item, code = market.competitors(rank, asked, pattern, generator.integers(0, NUM_COMPETITORS, count))
-    query_text, query_measure = query_texts(asked, draws.keyed(rank, market.seed), vocabulary)
-    texts = item_texts(item, draws.keyed(code, market.seed), vocabulary)
+    query_text, query_measure = query_texts(asked, draws.keyed(rank, market.seed, QUERY), vocabulary)
+    texts = item_texts(item, draws.keyed(code, market.seed, ITEM), vocabulary)
     columns = {
         "query": query_text.to_pylist(),
         "locale": [vocabulary.locales[i] for i in asked.locale],
