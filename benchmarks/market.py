@@ -63,9 +63,9 @@ def main() -> None:
     lines = [
         "# Writing search logs of the synthetic marketplace",
         "",
-        f"`python benchmarks/market.py SCRATCH_DIR`: `jobs.market`, {NUM_QUERIES:,} queries, 6 locales, 1 M rows a file,",
-        "a process pinned to one core. rows/s is wall time on that core, which other work may share; rows per CPU second",
-        "counts the process's own time, start-up included.",
+        f"`python benchmarks/market.py SCRATCH_DIR`: `jobs.market`, {NUM_QUERIES:,} queries, 6 locales, 1 M rows",
+        "a file, a process pinned to one core. rows/s is wall time on that core, which other work may share; rows per",
+        "CPU second counts the process's own time, start-up included.",
         "",
         *table,
         "",
