@@ -50,7 +50,7 @@ class Student(nn.Module):
         self.spec = spec
         self.backbone = backbone
         if getattr(backbone, "pooler", None) is not None:
-            backbone.pooler = None  # [CLS] is used as it is; unused weights would get no gradient
+            backbone.pooler = None  # type: ignore[assignment]  # [CLS] is used as it is; unused weights would get no gradient
         size: int = backbone.config.hidden_size  # type: ignore[union-attr, assignment]
         self.extractor = build_extractor(spec.extractor, size, spec.width)
         latent_size = size if self.extractor is None else int(self.extractor.width)  # type: ignore[arg-type]
