@@ -1,0 +1,121 @@
+"""Pairs x perspectives x samples -> rationales: the teacher reasons about every pair.
+
+    python -m jobs.annotate --config configs/annotate.yaml --output runs/annotate --pairs runs/prepare
+
+Each unit of `pairs_per_unit` pairs becomes one file when all of its answers are in; a rerun does the missing units.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from raylib import tables
+from raylib.annotation.fingerprint import annotation_facts, check_adapter, check_model, refuse_mixture
+from raylib.annotation.requests import Sampling
+from raylib.annotation.units import absolute_uri, plan_units
+from raylib.config import JobConfig, Section, main
+from raylib.labels import LabelSchema
+from raylib.models import resolve_model
+from raylib.prompts import PERSPECTIVES, load_perspective
+from raylib.ray_session import ray_session
+from raylib.runs import Run, require_done
+
+
+class EngineSection(Section):
+    """The vLLM engines; each is one process."""
+
+    num_engines: int = Field(1, ge=1, description="engines, each with its own copy of the model")
+    num_cpus: float = Field(1.0, gt=0, description="cores an engine takes; on a CPU also its threads")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs an engine takes; 0 = the CPU build of vLLM")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs over which an engine splits the model")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="weights' number format")
+    max_model_len: int | None = Field(None, ge=16, description="tokens of prompt + answer; null = the model's own")
+    max_num_seqs: int = Field(256, ge=1, description="answers that an engine generates at the same time")
+    kv_cache_memory_bytes: int | None = Field(None, ge=1 << 20, description="null = vLLM's choice; 512 MiB on a CPU")
+    enforce_eager: bool = Field(False, description="no compilation: starts 20 s sooner, a tiny model runs half as fast")
+
+
+class AnnotateConfig(JobConfig):
+    """Let the teacher answer every pair from every perspective, several times."""
+
+    output: str = Field(description="run directory of the rationales table")
+    pairs: str = Field(description="run directory of the pairs table (jobs.prepare)")
+    label_schema: str = Field("marketplace6", description="shipped schema or YAML file")
+    model: str = Field("embedded", description="model directory, Hugging Face id, or `embedded`")
+    adapter: str | None = Field(None, description="directory of a LoRA adapter (jobs.sft, jobs.dpo); null = none")
+    perspectives: list[str] = Field(list(PERSPECTIVES), min_length=1, description="shipped perspectives or YAML files")
+    samples: int = Field(5, ge=1, description="answers a perspective a pair (arXiv 2601.21611, section 4: 5)")
+    splits: list[Literal["train", "dev", "test"]] = Field(["train"], min_length=1, description="splits to annotate")
+    max_pairs: int | None = Field(None, ge=1, description="pairs, drawn by hash of pair_id; null = all")
+    num_few_shots: int = Field(3, ge=0, description="examples in the prompt; ours, published nowhere")
+    temperature: float = Field(0.7, ge=0, description="0 = greedy (arXiv 2601.21611, section 4: 0.7)")
+    top_p: float = Field(0.99, gt=0, le=1, description="nucleus (arXiv 2601.21611, section 4: 0.99)")
+    top_k: int = Field(50, ge=0, description="likeliest tokens to draw from, 0 = all (section 4: 50)")
+    max_tokens: int = Field(256, ge=1, description="tokens of an answer at most")
+    seed: int = Field(0, description="with pair, perspective and sample it gives each answer's own seed")
+    pairs_per_unit: int = Field(128, ge=1, description="pairs a file: what a lost engine has to do again")
+    engine: EngineSection = Field(EngineSection(), description="the vLLM engines")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "AnnotateConfig":
+        if self.temperature == 0 and self.samples > 1:
+            raise ValueError("temperature 0 gives the same answer every time: set samples to 1")
+        if self.engine.tensor_parallel_size > max(self.engine.num_gpus, 1):
+            raise ValueError("engine.tensor_parallel_size is larger than engine.num_gpus")
+        return self
+
+
+def run(config: AnnotateConfig) -> dict[str, Any]:
+    """Annotate; returns the metrics. requests in = rows out + rejected; unparsed answers are rows with an `error`."""
+    run = Run(config.output, "annotate", config)
+    if run.is_done:
+        return run.metrics()
+    schema = LabelSchema.load(config.label_schema)
+    perspectives = tuple(load_perspective(name) for name in config.perspectives)
+    for perspective in perspectives:
+        perspective.check(schema, config.num_few_shots)
+    model, adapter = resolve_model(config.model), config.adapter and str(Path(config.adapter).absolute())
+    check_model(model)
+    if adapter:
+        check_adapter(adapter)
+    require_done(config.pairs)
+    for file in tables.list_parquet(config.pairs):
+        tables.check_columns(tables.open_parquet(file).schema_arrow, tables.PAIRS, file)
+    plan = plan_units(config.pairs, config.splits, config.max_pairs, config.pairs_per_unit)
+    sampling = Sampling(config.temperature, config.top_p, config.top_k, config.max_tokens, config.seed)
+    facts = annotation_facts(
+        model, adapter, schema, perspectives, config.num_few_shots, vars(sampling), config.engine.dtype
+    )
+    refuse_mixture(run, facts["fingerprint"], config.pairs)
+    run.write_provenance(inputs={"pairs": config.pairs}, **facts)
+
+    from raylib.annotation.annotator import AnnotationTask
+    from raylib.annotation.dispatch import annotate_units
+    from raylib.annotation.engine import EngineSettings
+
+    engine = config.engine.model_dump(exclude={"num_engines"})
+    task = AnnotationTask(
+        output=absolute_uri(run.uri),
+        plan=plan,
+        schema=schema,
+        perspectives=perspectives,
+        samples=config.samples,
+        num_few_shots=config.num_few_shots,
+        sampling=sampling,
+        engine=EngineSettings(model=model, adapter=adapter, **engine),
+        fingerprint=facts["fingerprint"],
+    )
+    with ray_session():
+        progress = annotate_units(task, config.engine.num_engines)
+    return run.finish(
+        rows_in=plan.num_pairs * len(perspectives) * config.samples,
+        rows_out=progress.total.rows_out,
+        rejected=progress.total.rejected,
+        skipped={},
+        **progress.facts(),
+    )
+
+
+if __name__ == "__main__":
+    main(AnnotateConfig, run, "jobs.annotate")

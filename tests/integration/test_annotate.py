@@ -1,0 +1,136 @@
+"""jobs.annotate with a real engine and a tiny model: what is lost in the middle is done again, once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from jobs.annotate import AnnotateConfig, run
+from raylib import tables
+from raylib.errors import ConfigError, InputError, RunConflictError
+
+PERSPECTIVES = ["user_intent", "business_rule"]
+
+
+def settings(tiny_model: str, pairs: str, output: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "output": str(output),
+        "pairs": pairs,
+        "model": tiny_model,
+        "perspectives": PERSPECTIVES,
+        "samples": 2,
+        "num_few_shots": 1,
+        "max_tokens": 24,
+        "pairs_per_unit": 2,
+        "engine": {
+            "enforce_eager": True,
+            "dtype": "float32",
+            "max_num_seqs": 16,
+            "kv_cache_memory_bytes": 32 << 20,
+            "max_model_len": 1024,
+        },
+        **changes,
+    }
+
+
+def answers(output: Path) -> pa.Table:
+    table = tables.read_table(str(output), tables.RATIONALES)
+    return table.sort_by([(name, "ascending") for name in ("pair_id", "perspective", "sample")])
+
+
+def start(config: dict[str, Any], path: Path) -> subprocess.Popen[str]:
+    path.write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "jobs.annotate", "--config", str(path)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def engine_pid(driver: int) -> int | None:
+    """Process id of the actor that holds the engine of the job with this driver."""
+    import psutil
+
+    for process in psutil.Process(driver).children(recursive=True):
+        if "Annotator" in " ".join(process.cmdline()):
+            return process.pid
+    return None
+
+
+def wait_for_units(output: Path, count: int, job: subprocess.Popen[str]) -> None:
+    deadline_s = time.monotonic() + 120
+    while len(list(output.glob("unit-*.parquet"))) < count:
+        assert job.poll() is None, job.stdout.read() if job.stdout else ""
+        assert time.monotonic() < deadline_s, "no unit was finished"
+        time.sleep(0.01)
+
+
+def test_killed_engine_and_killed_driver_leave_the_same_table(
+    tiny_model: str, write_pairs: Callable[..., str], tmp_path: Path
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", 40)
+    (tmp_path / "pairs" / "part-0.parquet").rename(tmp_path / "pairs" / "part-1.parquet")
+    write_pairs(tmp_path / "pairs", 2, pair_id="too-long", title="shoes " * 1000)
+    whole = run(AnnotateConfig.from_mapping(settings(tiny_model, pairs, tmp_path / "whole"), "test"))
+    assert whole["rows_in"] == 42 * 2 * 2
+    assert whole["rows_out"] == 40 * 2 * 2
+    assert whole["rejected"] == {"too_long": 2 * 2 * 2}
+    assert whole["num_units"] == 21
+    assert whole["cached_tokens"] > whole["prompt_tokens"] / 2, "samples and pairs do not share their prefill"
+
+    config = settings(tiny_model, pairs, tmp_path / "killed")
+    job = start(config, tmp_path / "config.yaml")
+    wait_for_units(tmp_path / "killed", 2, job)
+    pid = engine_pid(job.pid)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    finished_before = len(list((tmp_path / "killed").glob("unit-*.parquet")))
+    assert finished_before < 21, "the engine was killed too late to test anything"
+    wait_for_units(tmp_path / "killed", finished_before + 2, job)
+    job.kill()
+    job.wait()
+    assert not (tmp_path / "killed" / "_SUCCESS").exists()
+
+    resumed = run(AnnotateConfig.from_mapping(config, "test"))
+    assert 0 < resumed["units_done_here"] < 21
+    assert resumed["rows_out"] == whole["rows_out"]
+    assert resumed["rejected"] == whole["rejected"]
+    assert resumed["generated_tokens"] == whole["generated_tokens"]
+    assert answers(tmp_path / "killed").equals(answers(tmp_path / "whole"))
+
+
+def test_bad_inputs_are_told_before_ray_starts(
+    tiny_model: str, write_pairs: Callable[..., str], tmp_path: Path
+) -> None:
+    def attempt(name: str, **changes: Any) -> str:
+        with pytest.raises(InputError) as error:
+            run(AnnotateConfig.from_mapping(settings(tiny_model, pairs, tmp_path / name, **changes), "test"))
+        return str(error.value)
+
+    pairs = write_pairs(tmp_path / "pairs", 4)
+    assert str(tmp_path / "nowhere") in attempt("a", model=str(tmp_path / "nowhere"))
+    assert "adapter_config.json" in attempt("b", adapter=tiny_model)
+    assert "no pair in split(s) test" in attempt("c", splits=["test"])
+    assert "no such file" in attempt("d", pairs=str(tmp_path / "missing"))
+    table = tables.read_table(pairs, tables.PAIRS).drop_columns(["title"])
+    pq.write_table(table, tmp_path / "pairs" / "part-0.parquet")
+    assert "missing column(s) title" in attempt("e")
+
+
+def test_an_unfinished_run_refuses_pairs_that_have_changed(
+    tiny_model: str, write_pairs: Callable[..., str], tmp_path: Path
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", 4)
+    config = AnnotateConfig.from_mapping(settings(tiny_model, pairs, tmp_path / "out"), "test")
+    impossible = config.model_copy(update={"engine": config.engine.model_copy(update={"num_cpus": 10_000.0})})
+    with pytest.raises(ConfigError, match="engine.num_cpus"):
+        run(impossible)
+    write_pairs(tmp_path / "pairs", 5)
+    with pytest.raises(RunConflictError, match="has changed"):
+        run(impossible)
