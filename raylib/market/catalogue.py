@@ -5,10 +5,9 @@ no memory. A query asks for some facts; which ones is its pattern.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from raylib.market import draws
 from raylib.market.draws import Floats, Ints, Keys
@@ -19,23 +18,36 @@ STRONG, BRAND, CATEGORY, MODEL, ATTRIBUTE, ACCESSORY = range(6)  # class order o
 LABELS = ("Strongly Relevant", "Brand Mismatch", "Category Mismatch", "Model Mismatch", "Attribute Mismatch",
           "Accessory Mismatch")  # fmt: skip
 
-# What queries ask for besides the kind of product: (share of queries, is it an accessory, brand, model, color, measure,
-# use, weights of the classes among the items that compete for it, in class order). The weights balance the classes.
+ASKABLE = ("brand", "model", "color", "measure", "use")  # what a query may ask for besides role and kind
+
+
+class Pattern(NamedTuple):
+    """A form of query."""
+
+    share: float  # of the queries
+    is_accessory: int
+    asks: tuple[int, ...]  # 1 where it asks for that fact of ASKABLE
+    weights: tuple[float, ...]  # of the classes among the items that compete for it, in class order
+
+
+# Ours; the weights balance the classes.
 PATTERNS = (
-    (0.12, 0, 0, 0, 0, 0, 1, (0.40, 0.00, 0.22, 0.00, 0.26, 0.22)),
-    (0.16, 0, 1, 0, 0, 0, 0, (0.36, 0.38, 0.17, 0.00, 0.00, 0.17)),
-    (0.24, 0, 1, 1, 0, 0, 0, (0.30, 0.15, 0.10, 0.42, 0.00, 0.11)),
-    (0.08, 0, 0, 0, 1, 0, 0, (0.40, 0.00, 0.18, 0.00, 0.34, 0.18)),
-    (0.08, 0, 0, 0, 0, 1, 0, (0.40, 0.00, 0.18, 0.00, 0.34, 0.18)),
-    (0.07, 0, 1, 0, 1, 0, 0, (0.30, 0.20, 0.12, 0.00, 0.34, 0.12)),
-    (0.07, 0, 1, 0, 0, 1, 0, (0.30, 0.20, 0.12, 0.00, 0.34, 0.12)),
-    (0.06, 1, 0, 0, 0, 0, 0, (0.40, 0.00, 0.32, 0.00, 0.00, 0.38)),
-    (0.12, 1, 1, 1, 0, 0, 0, (0.30, 0.18, 0.10, 0.36, 0.00, 0.14)),
+    Pattern(0.12, 0, (0, 0, 0, 0, 1), (0.40, 0.00, 0.22, 0.00, 0.26, 0.22)),
+    Pattern(0.16, 0, (1, 0, 0, 0, 0), (0.36, 0.38, 0.17, 0.00, 0.00, 0.17)),
+    Pattern(0.24, 0, (1, 1, 0, 0, 0), (0.30, 0.15, 0.10, 0.42, 0.00, 0.11)),
+    Pattern(0.08, 0, (0, 0, 1, 0, 0), (0.40, 0.00, 0.18, 0.00, 0.34, 0.18)),
+    Pattern(0.08, 0, (0, 0, 0, 1, 0), (0.40, 0.00, 0.18, 0.00, 0.34, 0.18)),
+    Pattern(0.07, 0, (1, 0, 1, 0, 0), (0.30, 0.20, 0.12, 0.00, 0.34, 0.12)),
+    Pattern(0.07, 0, (1, 0, 0, 1, 0), (0.30, 0.20, 0.12, 0.00, 0.34, 0.12)),
+    Pattern(0.06, 1, (0, 0, 0, 0, 0), (0.40, 0.00, 0.32, 0.00, 0.00, 0.38)),
+    Pattern(0.12, 1, (1, 1, 0, 0, 0), (0.30, 0.18, 0.10, 0.36, 0.00, 0.14)),
 )
 _GOLDEN_RATIO = 0.5 * (5**0.5 - 1)
-_SHARES = np.array([pattern[0] for pattern in PATTERNS])
-_ASKS = np.array([pattern[1:7] for pattern in PATTERNS])
-_CLASS_CUMULATIVE = np.cumsum([np.array(pattern[7]) / sum(pattern[7]) for pattern in PATTERNS], axis=1)
+_MISMATCH_OF = {"brand": BRAND, "model": MODEL, "color": ATTRIBUTE, "measure": ATTRIBUTE, "use": ATTRIBUTE}
+_SHARES = np.array([pattern.share for pattern in PATTERNS])
+_IS_ACCESSORY = np.array([pattern.is_accessory for pattern in PATTERNS])
+_ASKS = np.array([pattern.asks for pattern in PATTERNS])
+_CLASS_CUMULATIVE = np.cumsum([np.array(pattern.weights) / sum(pattern.weights) for pattern in PATTERNS], axis=1)
 
 
 @dataclass(frozen=True)
@@ -59,17 +71,18 @@ class Facts:
         return len(self.kind)
 
 
-def radices(vocabulary: Vocabulary) -> tuple[int, ...]:
+def radices(vocabulary: Vocabulary) -> dict[str, int]:
     """How many values each field of Facts has, in field order."""
-    return (len(vocabulary.locales), 2, len(vocabulary.kinds), len(vocabulary.brands), MODELS_PER_LINE,
-            len(vocabulary.colors), 3, len(vocabulary.uses))  # fmt: skip
+    sizes = (len(vocabulary.locales), 2, len(vocabulary.kinds), len(vocabulary.brands), MODELS_PER_LINE,
+             len(vocabulary.colors), vocabulary.measure_FVU.shape[1], len(vocabulary.uses))  # fmt: skip
+    return dict(zip((field.name for field in fields(Facts)), sizes, strict=True))
 
 
 def encode(facts: Facts, listing: Ints, num_listings: int, vocabulary: Vocabulary) -> Ints:
     """Item codes [N] of products and the number of their listing (each seller lists a product anew)."""
     code = np.zeros(len(facts), dtype=np.int64)
-    for field, radix in zip(fields(facts), radices(vocabulary), strict=True):
-        code = code * radix + getattr(facts, field.name)
+    for name, radix in radices(vocabulary).items():
+        code = code * radix + getattr(facts, name)
     return code * num_listings + listing
 
 
@@ -77,8 +90,8 @@ def decode(code: Ints, num_listings: int, vocabulary: Vocabulary) -> Facts:
     """Facts of the items [N] with these codes."""
     rest = code // num_listings
     values: dict[str, Ints] = {}
-    for field, radix in zip(reversed(fields(Facts)), reversed(radices(vocabulary)), strict=True):
-        rest, values[field.name] = np.divmod(rest, radix)
+    for name, radix in reversed(radices(vocabulary).items()):
+        rest, values[name] = np.divmod(rest, radix)
     return Facts(**values)
 
 
@@ -88,16 +101,16 @@ def draw_queries(rank: Ints, keys: Keys, locale_weights: Floats, vocabulary: Voc
     Locales follow a low-discrepancy sequence over the ranks, so that the few head queries have their mix too.
     """
     pattern = draws.choices(keys, 1, _SHARES)
-    accessory, *asks = _ASKS[pattern].T
     bounds = radices(vocabulary)
-    values = [draws.integers(keys, 10 + i, bounds[3 + i]) for i in range(5)]  # brand, model, color, measure, use
-    brand, model, color, measure, use = (
-        np.where(ask == 1, value, ANY) for ask, value in zip(asks, values, strict=True)
-    )
+    asked = {
+        name: np.where(_ASKS[pattern, i] == 1, draws.integers(keys, 10 + i, bounds[name]), ANY)
+        for i, name in enumerate(ASKABLE)
+    }
     spread = (rank + 1) * _GOLDEN_RATIO % 1.0
-    locale = np.searchsorted(np.cumsum(locale_weights), spread, side="right").clip(max=len(locale_weights) - 1)
-    kind = draws.integers(keys, 3, bounds[2])
-    return Facts(locale, accessory, kind, brand, model, color, measure, use), pattern
+    cumulative = np.cumsum(locale_weights)
+    locale = np.searchsorted(cumulative / cumulative[-1], spread, side="right")
+    kind = draws.integers(keys, 3, bounds["kind"])
+    return Facts(locale, _IS_ACCESSORY[pattern], kind, **asked), pattern
 
 
 def draw_items(query: Facts, pattern: Ints, keys: Keys, vocabulary: Vocabulary) -> Facts:
@@ -111,23 +124,18 @@ def draw_items(query: Facts, pattern: Ints, keys: Keys, vocabulary: Vocabulary) 
     kind = np.where(target == CATEGORY, _other_kind(query.kind, keys, vocabulary), query.kind)
     is_accessory = np.where(target == ACCESSORY, 1 - query.is_accessory, query.is_accessory)
 
-    def fact(name: str, position: int, change: npt.NDArray[np.bool_], keep_share: Floats) -> Ints:
-        """The asked value, another one where `change`, and any one where nothing is asked or it is not kept."""
-        asked, bound = getattr(query, name), bounds[position]
-        drawn = draws.integers(keys, 20 + position, bound)
-        other = (asked + 1 + draws.integers(keys, 30 + position, bound - 1)) % bound
-        is_kept = (asked != ANY) & (draws.uniform(keys, 40 + position) < keep_share)
-        return np.where(change & (asked != ANY), other, np.where(is_kept, asked, drawn))
-
-    is_true = np.where((target == STRONG) | (target == ATTRIBUTE) | (target == MODEL), 1.0, 0.8)
-    brand = fact("brand", 3, target == BRAND, np.where(target == CATEGORY, 0.6, is_true))
-    model = fact("model", 4, target == MODEL, np.where(target == MODEL, 0.0, is_true))
+    share = np.where((target == STRONG) | (target == ATTRIBUTE) | (target == MODEL), 1.0, 0.8)
     attribute_share = np.where(target == STRONG, 1.0, 0.7)
-    changed = target == ATTRIBUTE
-    color = fact("color", 5, changed, attribute_share)
-    measure = fact("measure", 6, changed, attribute_share)
-    use = fact("use", 7, changed, attribute_share)
-    return Facts(query.locale, is_accessory, kind, brand, model, color, measure, use)
+    keep_shares = (np.where(target == CATEGORY, 0.6, share), share, attribute_share, attribute_share, attribute_share)
+    values = {}
+    for i, (name, keep_share) in enumerate(zip(ASKABLE, keep_shares, strict=True)):
+        asked, bound = getattr(query, name), bounds[name]
+        drawn = draws.integers(keys, 23 + i, bound)
+        other = (asked + 1 + draws.integers(keys, 33 + i, bound - 1)) % bound
+        is_kept = draws.uniform(keys, 43 + i) < keep_share
+        value = np.where(target == _MISMATCH_OF[name], other, np.where(is_kept, asked, drawn))
+        values[name] = np.where(asked == ANY, drawn, value)
+    return Facts(query.locale, is_accessory, kind, **values)
 
 
 def gold_labels(query: Facts, item: Facts) -> Ints:

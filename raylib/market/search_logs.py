@@ -86,8 +86,8 @@ class Market:
     def is_judged(self, asked: Facts, code: Ints) -> npt.NDArray[np.bool_]:
         """Which pairs [N] a human judged; a function of the pair alone, so all rows of a pair agree."""
         query_code = np.zeros(len(code), dtype=np.int64)
-        for value, radix in zip(vars(asked).values(), radices(self.vocabulary), strict=True):
-            query_code = query_code * (radix + 1) + value + 1
+        for name, radix in radices(self.vocabulary).items():
+            query_code = query_code * (radix + 1) + getattr(asked, name) + 1
         pair_keys = draws.keyed(query_code, self.seed, JUDGED_QUERY) ^ draws.keyed(code, self.seed, JUDGED_ITEM)
         return draws.uniform(pair_keys, 1) < self.gold_share
 

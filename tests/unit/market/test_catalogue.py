@@ -66,7 +66,7 @@ def test_built_items_have_the_class_that_was_drawn_for_them():
     query, pattern, item = drawn_pairs(20_000)
     label = gold_labels(query, item)
     for number in range(len(catalogue.PATTERNS)):
-        weights = np.array(catalogue.PATTERNS[number][7])
+        weights = np.array(catalogue.PATTERNS[number].weights)
         seen = np.bincount(label[pattern == number], minlength=6) / (pattern == number).sum()
         np.testing.assert_allclose(seen, weights / weights.sum(), atol=0.05)
 
