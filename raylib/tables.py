@@ -113,7 +113,8 @@ def list_parquet(uri: str) -> list[str]:
     if info.type == pafs.FileType.File:
         return [uri]
     files = fs.get_file_info(pafs.FileSelector(path))
-    names = sorted(file.base_name for file in files if file.base_name.endswith(".parquet"))
+    # `_partial-*` is what a killed job left of a file that it was writing
+    names = sorted(f.base_name for f in files if f.base_name.endswith(".parquet") and not f.base_name.startswith("_"))
     if not names:
         raise InputError(f"{uri}: holds no *.parquet file; is it the run directory of the job that writes this table?")
     return [f"{uri.rstrip('/')}/{name}" for name in names]

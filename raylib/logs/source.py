@@ -18,6 +18,7 @@ from raylib.logs.rows import NEEDED, OPTIONAL, as_rows, check_log_columns
 
 UNIT_ROWS = 2_000_000  # a map task reads about so many rows: minutes of work at most are lost with a node
 BATCH_ROWS, BATCH_BYTES = 131_072, 64 << 20  # a batch holds at most so many rows, and about so many bytes
+MIN_BATCH_ROWS = 64  # but at least so many rows
 
 EXAMPLES, PRODUCTS = "shopping_queries_dataset_examples.parquet", "shopping_queries_dataset_products.parquet"
 EXAMPLE_COLUMNS = ("query", "product_id", "product_locale", "esci_label", "split")
@@ -118,7 +119,7 @@ def _read_logs(unit: Unit) -> Iterator[pa.Table]:
 def _batch_rows(metadata: pq.FileMetaData, row_groups: tuple[int, ...]) -> int:
     groups = [metadata.row_group(i) for i in row_groups]
     row_bytes = sum(group.total_byte_size for group in groups) / max(1, sum(group.num_rows for group in groups))
-    return max(256, min(BATCH_ROWS, int(BATCH_BYTES / max(1.0, row_bytes))))
+    return max(MIN_BATCH_ROWS, min(BATCH_ROWS, int(BATCH_BYTES / max(1.0, row_bytes))))
 
 
 def _read_esci(uri: str) -> Iterator[pa.Table]:
