@@ -42,6 +42,7 @@ def measure(num_rows: int, scratch: Path) -> dict[str, float]:
         "wall_s": metrics["wall_s"],
         "peak_mib": usage.ru_maxrss / 1024,
         "file_mib": size_bytes / 2**20,
+        "load": os.getloadavg()[0],
     }
 
 
@@ -51,11 +52,11 @@ def main() -> None:
     version = commit()
     results = [measure(num_rows, scratch) for num_rows in SIZES]
     table = [
-        "| log rows | rows/s | rows per CPU second | wall s | peak RSS MiB | Parquet MiB |",
-        "|---:|---:|---:|---:|---:|---:|",
+        "| log rows | rows/s | rows per CPU second | wall s | peak RSS MiB | Parquet MiB | load average after |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
         *(
             f"| {r['rows']:,} | {r['rows_per_s']:,.0f} | {r['rows_per_cpu_s']:,.0f} | {r['wall_s']:.1f} "
-            f"| {r['peak_mib']:.0f} | {r['file_mib']:.0f} |"
+            f"| {r['peak_mib']:.0f} | {r['file_mib']:.0f} | {r['load']:.1f} |"
             for r in results
         ),
     ]
@@ -65,7 +66,8 @@ def main() -> None:
         "",
         f"`python benchmarks/market.py SCRATCH_DIR`: `jobs.market`, {NUM_QUERIES:,} queries, 6 locales, 1 M rows",
         "a file, a process pinned to one core. rows/s is wall time on that core, which other work may share; rows per",
-        "CPU second counts the process's own time, start-up included.",
+        f"CPU second counts the process's own time, start-up included. A load average above 1 on {os.cpu_count()} cores is",
+        "other work on the machine.",
         "",
         *table,
         "",
