@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 from raylib import tables
 from raylib.errors import InputError, TricotError
 from raylib.labels import LabelSchema
-from raylib.logs.source import Plan
+from raylib.logs.source import Plan, absolute_uri
 from raylib.logs.spill import map_unit, read_done, reduce_bucket, write_done
 
 TASKS_PER_CPU = 2  # in flight: one that runs and one that is ready
@@ -35,6 +35,7 @@ def shuffle(
     Returns the arguments of `Run.finish`: rows_in, rows_out, rejected and skipped count log rows; the rest are facts
     about pairs. Every node needs access to `output`: map outputs travel through its `work/` folder.
     """
+    output = absolute_uri(output)
     _check_same_input(output, plan)
     started_s = time.time()
     calls = [(f"map-{i:05d}", (output, i, unit, schema, num_buckets, max_query_chars, max_title_chars, on_bad_file))
@@ -54,7 +55,7 @@ def shuffle(
     calls = [(f"bucket-{i:05d}", (output, i, batches[i], schema, on_conflict, *shares)) for i in range(num_buckets)]
     reduced = _run_tasks(output, reduce_bucket, calls)
     print(f"prepare: {num_buckets} buckets written after {time.time() - started_s:.1f} s", flush=True)
-    return _account(plan, mapped, reduced)
+    return {**_account(plan, mapped, reduced), "shuffle_s": round(time.time() - started_s, 3)}
 
 
 def remove_work(output: str) -> None:

@@ -4,6 +4,7 @@ The work is planned as units (a file, or some row groups of a long one) from the
 missing column and unreadable file is known before Ray starts.
 """
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -45,13 +46,18 @@ class Plan(NamedTuple):
     bad_files: list[str]
 
 
+def absolute_uri(uri: str) -> str:
+    """A local path made absolute: tasks of a submitted job start in another folder than its driver."""
+    return uri if "://" in uri else os.path.abspath(uri)
+
+
 def plan_logs(uri: str, on_bad_file: str) -> Plan:
     """Units of a directory of log files (or one file).
 
     Raises InputError for a missing or empty input, a missing column, a wrong type, and, unless `on_bad_file` is
     `skip`, for files that are not readable, all of them named.
     """
-    files = tables.list_parquet(uri)
+    files = tables.list_parquet(absolute_uri(uri))
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(_inspect, files))
     bad = [result for result in found if isinstance(result, str)]
@@ -85,7 +91,8 @@ def _inspect(file: str) -> list[Unit] | str:
 
 def plan_esci(uri: str) -> Plan:
     """The one unit of an ESCI release; raises InputError when one of its two files is missing, empty or damaged."""
-    examples, products = f"{uri.rstrip('/')}/{EXAMPLES}", f"{uri.rstrip('/')}/{PRODUCTS}"
+    uri = absolute_uri(uri).rstrip("/")
+    examples, products = f"{uri}/{EXAMPLES}", f"{uri}/{PRODUCTS}"
     for file, columns in ((examples, EXAMPLE_COLUMNS), (products, PRODUCT_COLUMNS)):
         tables.list_parquet(file)
         check_log_columns(tables.open_parquet(file).schema_arrow, columns, (), file)
@@ -93,7 +100,7 @@ def plan_esci(uri: str) -> Plan:
     if not num_rows:
         raise InputError(f"{examples}: empty: no row")
     fs, path = tables.filesystem(examples)
-    return Plan([Unit(uri.rstrip("/"), (), num_rows, fs.get_file_info(path).size)], [])
+    return Plan([Unit(uri, (), num_rows, fs.get_file_info(path).size)], [])
 
 
 def read_unit(unit: Unit) -> Iterator[pa.Table]:
