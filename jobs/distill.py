@@ -8,7 +8,6 @@ a rerun of the job. The epoch with the best dev macro-F1 becomes the student.
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,8 +18,6 @@ from raylib.labels import LabelSchema
 from raylib.models import resolve_model
 from raylib.ray_session import ray_session
 from raylib.runs import Run, require_done
-
-ItemField = Literal["title", "brand", "category", "attributes"]
 
 
 class Guidance(Section):
@@ -54,11 +51,13 @@ class DistillConfig(JobConfig):
     extractor: Literal["none", "mlp", "poly", "gat"] = Field("gat", description="what makes the latent (eq. 10-16)")
     width: int | None = Field(None, ge=1, description="dimension of the latent; null = hidden size of the backbone")
     guidance: Guidance = Guidance()  # type: ignore[call-arg]  # pydantic's mypy plugin is not used
-    item_fields: tuple[ItemField, ...] = Field(("title", "brand"), strict=False, min_length=1, description="item text")
+    item_fields: tuple[Literal["title", "brand", "category", "attributes"], ...] = Field(
+        ("title", "brand"), strict=False, min_length=1, description="item text"
+    )
     max_length: int = Field(128, ge=8, description="tokens a pair, item cut first; published: 128")
     epochs: int = Field(5, ge=1, description="passes over the training pairs; published: 5")
     batch_size: int = Field(256, ge=1, description="pairs an update, over all workers; published: 256")
-    lr: float = Field(2e-6, gt=0.0, description="peak learning rate of AdamW; published: 2e-6, for millions of pairs")
+    lr: float = Field(2e-6, gt=0.0, description="peak learning rate of AdamW; published: 2e-6")
     weight_decay: float = Field(0.01, ge=0.0, description="AdamW's, on matrices only; not published, BERT's own")
     warmup_ratio: float = Field(0.1, ge=0.0, lt=1.0, description="share of updates with rising rate; not published")
     class_weights: Literal["balanced"] | None = Field(None, description="balanced: each class weighs the same in total")
@@ -93,41 +92,32 @@ def run(config: DistillConfig) -> dict[str, Any]:
     from raylib.student.dataset import write_splits
     from raylib.student.distillation import measure_scores
     from raylib.student.model import StudentSpec
-    from raylib.student.train import TrainSettings, balanced_weights
+    from raylib.student.train import TrainSettings
 
     splits = run.path("splits")
     tokenizer = PairTokenizer(AutoTokenizer.from_pretrained(backbone), config.max_length)
-    facts = write_splits(
-        splits, config.pairs, config.embeddings, schema, config.item_fields, tokenizer, config.guidance.pairs
-    )
+    sources = (config.pairs, config.embeddings, schema, config.item_fields)
+    facts = write_splits(splits, *sources, tokenizer, config.guidance.pairs)
     rows = facts.pop("rows")
     run.write_provenance(inputs, backbone=backbone, **facts)
-    values = config.model_dump()
-    spec = {name: values[name] for name in ("extractor", "width", "max_length", "item_fields")}
-    schedule = {name: values[name] for name in ("epochs", "batch_size", "lr", "warmup_ratio", "seed", "weight_decay")}
-    is_balanced = config.class_weights == "balanced"
+    spec_fields = {"extractor", "width", "max_length", "item_fields"}
+    schedule_fields = {"epochs", "batch_size", "lr", "warmup_ratio", "seed", "weight_decay"}
+    guidance = {"guidance_weight": config.guidance.weight, "reduction": config.guidance.reduction}
     settings = {
         "backbone": backbone,
-        "spec": StudentSpec(label_schema=schema, **spec),
-        "settings": TrainSettings(
-            **schedule,
-            guidance_weight=config.guidance.weight,
-            reduction=config.guidance.reduction,
-            class_weight_C=balanced_weights(list(facts["train_classes"].values())) if is_balanced else None,
-        ),
+        "spec": StudentSpec(label_schema=schema, **config.model_dump(include=spec_fields)),
+        "settings": TrainSettings(**config.model_dump(include=schedule_fields), **guidance),
         "embedding_size": facts["embedding_size"],
+        "is_balanced": config.class_weights == "balanced",
         "is_bfloat16": config.dtype == "bfloat16",
         "splits": splits,
         "output": str(run.path("")),
     }
     micro_batch = config.batch_size // config.workers.num_workers
     workers = Workers(**config.workers.model_dump(), micro_batch=micro_batch, zero_stage=1)
-    started_s = time.time()
     with ray_session():
         fit(train_worker, settings, workers, run.path("checkpoints"))
-    facts["train_and_score_s"] = round(time.time() - started_s, 3)
-    facts |= measure_scores(config.output, splits, schema)
-    facts["epochs"] = json.loads(run.read_text("epochs.json"))
+    facts |= {**measure_scores(config.output, splits, schema), "epochs": json.loads(run.read_text("epochs.json"))}
     for name in ("splits", "checkpoints"):
         shutil.rmtree(run.path(name))
     skipped = {"train": rows["train"], "unjudged": rows["unjudged"]}
@@ -136,36 +126,16 @@ def run(config: DistillConfig) -> dict[str, Any]:
 
 def train_worker(settings: dict[str, Any]) -> None:
     """One process of the training group; Ray Train calls it, again after a worker was lost."""
-    import ray.train
-    from torch import distributed
-
-    from raylib.ray_deepspeed import Workers, initialize
+    from raylib.ray_deepspeed import Workers, initialize, load_checkpoint, save_checkpoint
     from raylib.student.distillation import distil
 
     workers = Workers.model_validate(settings.pop("workers"))
-
-    def resume(engine: Any) -> Any:
-        last = ray.train.get_checkpoint()
-        if last is None:
-            return []
-        with last.as_directory() as folder:
-            return engine.load_checkpoint(folder)[1]["history"]
-
-    def checkpoint(engine: Any, history: Any) -> None:
-        folder = Path(settings["output"]) / "checkpoints" / f"_epoch-{len(history)}"
-        engine.save_checkpoint(folder, client_state={"history": history})
-        distributed.barrier()
-        is_first = distributed.get_rank() == 0
-        ray.train.report(history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder) if is_first else None)
-        if is_first:
-            shutil.rmtree(folder)
-
-    batch_size = settings["settings"].batch_size
+    batch_size, scratch = settings["settings"].batch_size, Path(settings["output"]) / "checkpoints" / "_last"
     distil(
         **settings,
         make_engine=lambda student, optimizer: initialize(student, optimizer, workers, batch_size),
-        resume=resume,
-        checkpoint=checkpoint,
+        resume=lambda engine: load_checkpoint(engine).get("history", []),
+        checkpoint=lambda engine, done: save_checkpoint(engine, {"history": done}, done[-1], scratch),
     )
 
 

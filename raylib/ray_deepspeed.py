@@ -6,6 +6,7 @@ plain training loop, which takes an engine from `initialize`.
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -125,6 +126,34 @@ def gathered(parameters: list[Any], workers: Workers) -> contextlib.AbstractCont
 
     context: contextlib.AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameters)
     return context
+
+
+def save_checkpoint(engine: Any, state: dict[str, Any], metrics: dict[str, Any], folder: Path) -> None:
+    """Store engine and `state` as the worker group's last checkpoint; call on every rank, between steps.
+
+    `folder` is scratch space on a path that all nodes mount; Ray Train copies it to its storage.
+    """
+    import ray.train
+    from torch import distributed
+
+    engine.save_checkpoint(folder, client_state=state)
+    distributed.barrier()
+    is_first = distributed.get_rank() == 0
+    ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder) if is_first else None)
+    if is_first:
+        shutil.rmtree(folder)
+
+
+def load_checkpoint(engine: Any) -> dict[str, Any]:
+    """Load the group's last checkpoint into the engine; returns the `state` stored with it, {} when there is none."""
+    import ray.train
+
+    last = ray.train.get_checkpoint()
+    if last is None:
+        return {}
+    with last.as_directory() as folder:
+        state: dict[str, Any] = engine.load_checkpoint(folder)[1]
+    return state
 
 
 def fit(loop: Callable[[dict[str, Any]], None], settings: dict[str, Any], workers: Workers, storage: Path) -> None:

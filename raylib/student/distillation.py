@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from raylib.student.data import JudgedPairs, PairTokenizer
 from raylib.student.inference import predict_probs, score_rows
 from raylib.student.metrics import Counts, accuracy, confusion, macro_f1, summarise
 from raylib.student.model import Student, StudentSpec
-from raylib.student.train import Engine, TrainSettings, make_optimizer, train_epoch
+from raylib.student.train import Engine, TrainSettings, balanced_weights, make_optimizer, train_epoch
 
 History = list[dict[str, float]]  # one record an epoch: epoch, loss, dev_accuracy, dev_macro_f1
 
@@ -27,6 +28,7 @@ def distil(
     spec: StudentSpec,
     settings: TrainSettings,
     embedding_size: int | None,
+    is_balanced: bool,
     is_bfloat16: bool,
     splits: Path,
     output: str,
@@ -44,6 +46,9 @@ def distil(
     student.autocast_dtype = torch.bfloat16 if is_bfloat16 else None
     engine = make_engine(student, make_optimizer(student, settings.lr, settings.weight_decay))
     train, dev = JudgedPairs.load(splits / "train"), JudgedPairs.load(splits / "dev")
+    if is_balanced:
+        counts_C = np.bincount(train.gold_N, minlength=len(spec.label_schema.names)).tolist()
+        settings = replace(settings, class_weight_C=balanced_weights(counts_C))
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     artifact = Path(output) / "model"
     history = train_student(
