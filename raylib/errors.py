@@ -33,3 +33,7 @@ class BudgetError(TricotError):
 
 class RowCountError(TricotError):
     """rows in != rows out + rejected + skipped: a bug that would otherwise lose rows silently."""
+
+
+class ParityError(TricotError):
+    """A server answers differently from the offline scores; the text has the size of the difference and a pair."""

@@ -1,0 +1,24 @@
+"""Settings of a server, as the deployment gets them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """`model` is the path of a student artifact that every node can read; `dtype` as in raylib.student.inference."""
+
+    model: str
+    host: str
+    port: int
+    dtype: str = "float32"
+    min_replicas: int = 1
+    max_replicas: int = 1
+    num_cpus: float = 1.0  # of one replica
+    num_gpus: float = 0.0
+    target_ongoing_requests: float = 4.0  # a replica; the autoscaler adds replicas above it
+    max_ongoing_requests: int = 32  # a replica
+    max_queued_requests: int = 200  # waiting for a replica; further ones get 503 at once
+    max_items: int = 100  # a request
+    batch_tokens: int = 8192
+    batch_wait_ms: float = 1.0
+    drain_s: float = 30.0  # how long requests in flight may take when the server stops

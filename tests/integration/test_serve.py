@@ -1,0 +1,208 @@
+"""jobs.serve with a tiny student: real HTTP, parity with the offline scores, refusals, a clean end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from jobs.serve import ServeConfig, run
+from raylib import tables
+from raylib.errors import ConfigError, InputError
+from raylib.labels import LabelSchema
+
+SCHEMA = LabelSchema.load("marketplace6")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory) -> Path:
+    """A random BERT (hidden 32, 2 layers) with the GAT extractor, saved as distill saves a student."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    from raylib.student.artifact import save_student
+    from raylib.student.model import Student, StudentSpec
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    letters = [prefix + chr(code) for code in [*range(97, 123), *range(48, 58)] for prefix in ("", "##")]
+    words = {word: i for i, word in enumerate([*special, *letters])}
+    pieces = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
+    pieces.normalizer = normalizers.BertNormalizer()
+    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    pieces.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, **names)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    backbone = BertModel(BertConfig(vocab_size=len(words), **sizes))
+    student = Student(backbone, StudentSpec(label_schema=SCHEMA, extractor="gat", max_length=64))
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.mul_(4.0)  # so that classes differ by more than rounding
+    path = tmp_path_factory.mktemp("student") / "model"
+    save_student(student, tokenizer, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def offline(artifact, tmp_path_factory, write_pairs) -> tuple[str, str]:
+    """A pairs table and its scores table."""
+    from raylib.student.inference import Scorer, score_rows
+
+    folder = tmp_path_factory.mktemp("tables")
+    pairs = write_pairs(folder / "pairs", 40, split="test")
+    rows = tables.read_table(pairs, tables.PAIRS).to_pylist()
+    probs_NC = Scorer(artifact).score(rows)
+    assert np.ptp(probs_NC, axis=0).max() > 0.01
+    scored = score_rows([row["pair_id"] for row in rows], probs_NC, SCHEMA)
+    tables.write_parquet(f"{folder}/scores/a.parquet", tables.SCORES, [tables.rows_batch(scored, tables.SCORES)])
+    return pairs, f"{folder}/scores"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def settings(output: Path, artifact: Path, offline: tuple[str, str], **changes) -> ServeConfig:
+    values = {
+        "output": str(output), "model": str(artifact), "port": free_port(), "pairs": offline[0], "scores": offline[1],
+        "parity_rows": 30, "max_items": 3, "exit_after_parity": True, "replicas": {"num_cpus": 0.5}, **changes,
+    }  # fmt: skip
+    return ServeConfig.from_mapping(values, "test")
+
+
+def test_online_equals_offline(tmp_path, artifact, offline):
+    config = settings(tmp_path / "run", artifact, offline, tolerance=1e-5)
+    metrics = run(config)
+    assert metrics["rows_out"] == metrics["parity"]["num_rows"] == 30
+    assert metrics["parity"]["max_abs_difference"] <= 1e-5
+    assert metrics["parity"]["num_changed_labels"] == 0
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", config.port), timeout=2)
+    assert run(config) == metrics
+
+
+def test_bad_input_ends_before_ray_starts(tmp_path, artifact, offline):
+    import ray
+
+    with pytest.raises(InputError, match=r"student\.json"):
+        run(settings(tmp_path / "a", tmp_path / "nothing", offline))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{port}"):
+            run(settings(tmp_path / "b", artifact, offline, port=port))
+    with pytest.raises(ConfigError, match="pairs and scores go together"):
+        settings(tmp_path / "c", artifact, offline, pairs=None)
+    assert not ray.is_initialized()
+
+
+def test_serves_refuses_and_drains(tmp_path, artifact, offline):
+    config = settings(tmp_path / "run", artifact, offline, exit_after_parity=False)
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    command = [sys.executable, "-m", "jobs.serve", "--config", str(tmp_path / "config.yaml")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if line.startswith("serving "):
+                    break
+            assert process.poll() is None, "".join(lines)
+            reader = threading.Thread(target=lambda: lines.extend(process.stdout))
+            reader.start()
+            with httpx.Client(base_url=f"http://127.0.0.1:{config.port}", timeout=30.0) as client:
+                check_answers(client)
+                check_refusals(client)
+            outcomes = send_while_stopping(f"http://127.0.0.1:{config.port}", process)
+            assert process.wait(60) == 0, "".join(lines)
+            reader.join(5)
+            for statuses in outcomes:
+                assert 200 in statuses
+                accepted = statuses[: len(statuses) - statuses[::-1].index(200)]
+                assert set(accepted) == {200}, statuses[-5:]
+                assert statuses[len(accepted)] in (404, 503, "refused"), statuses[-5:]
+        finally:
+            process.kill()
+
+
+def check_answers(client: httpx.Client) -> None:
+    assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+    model = client.get("/v1/model").json()
+    assert model["classes"] == list(SCHEMA.names)
+    items = [{"item_id": f"ü{i}", "title": f"zapatillas rojas {i}", "brand": None} for i in range(3)]
+    answer = client.post("/v1/score", json={"query": "zapatillas", "locale": "es", "items": items}).json()
+    assert [item["item_id"] for item in answer["items"]] == ["ü0", "ü1", "ü2"]
+    for item in answer["items"]:
+        assert sum(item["probs"].values()) == pytest.approx(1, abs=1e-5)
+        assert item["label"] == max(item["probs"], key=item["probs"].get)
+        expected = sum(p * gain for p, gain in zip(item["probs"].values(), SCHEMA.gains, strict=True))
+        assert item["score"] == pytest.approx(expected, abs=1e-6)
+        assert item["tier"] == SCHEMA.tier(item["score"])
+        assert item["filtered"] == (item["tier"] < 2)
+
+
+def check_refusals(client: httpx.Client) -> None:
+    item = {"item_id": "1", "title": "shoe"}
+    good = {"query": "shoe", "locale": "en", "items": [item]}
+    cases = [
+        ({**good, "items": [item] * 4}, 413, "too_many_items", None),
+        ({**good, "items": []}, 422, "invalid_request", "items"),
+        ({**good, "query": " \n"}, 422, "invalid_request", "query"),
+        ({**good, "query": "q" * 1001}, 422, "invalid_request", "query"),
+        ({**good, "items": [{**item, "title": "t" * 10_001}]}, 422, "invalid_request", "items.0.title"),
+        ({**good, "items": [{**item, "title": None}]}, 422, "invalid_request", "items.0.title"),
+        ({**good, "items": [{**item, "price": 3}]}, 422, "invalid_request", "items.0.price"),
+        ({"query": "shoe"}, 422, "invalid_request", "locale"),
+    ]
+    for body, status, reason, field in cases:
+        answer = client.post("/v1/score", json=body)
+        assert (answer.status_code, answer.json()["reason"]) == (status, reason), answer.text
+        if field:
+            assert field in [problem["field"] for problem in answer.json()["problems"]]
+    header = {"content-type": "application/json"}
+    for content, status in ((b"{not json", 422), (b'{"query": "\xff\xfe"}', 422), (b" " * (5 << 20), 413)):
+        answer = client.post("/v1/score", content=content, headers=header)
+        assert answer.status_code == status, answer.text
+        assert answer.json()["reason"] in ("invalid_request", "invalid_body", "body_too_large")
+    surrogate = json.dumps(good).replace("shoe", "\\ud800", 1).encode()
+    assert client.post("/v1/score", content=surrogate, headers=header).status_code == 422
+    assert client.get("/v1/nothing").json()["reason"] == "unknown_path"
+
+
+def send_while_stopping(url: str, process: subprocess.Popen) -> list[list[int | str]]:
+    """What each of 4 clients got while the server was told to stop: statuses, at last how its connection ended."""
+    body = {"query": "shoe", "locale": "en", "items": [{"item_id": "1", "title": "shoe " * 50}] * 3}
+
+    def client_loop(statuses: list[int | str]) -> None:
+        with httpx.Client(base_url=url, timeout=60.0) as client:
+            while True:
+                try:
+                    statuses.append(client.post("/v1/score", json=body).status_code)
+                except httpx.ConnectError:
+                    statuses.append("refused")
+                    return
+                except httpx.HTTPError as error:
+                    statuses.append(repr(error))
+                    return
+
+    outcomes: list[list[int | str]] = [[] for _ in range(4)]
+    threads = [threading.Thread(target=client_loop, args=(statuses,)) for statuses in outcomes]
+    for thread in threads:
+        thread.start()
+    while not all(outcomes):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    for thread in threads:
+        thread.join(120)
+    return outcomes

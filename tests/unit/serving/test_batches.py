@@ -1,0 +1,24 @@
+import numpy as np
+
+from raylib.serving.batches import join, num_tokens
+from raylib.student.data import TokenPairs
+
+
+def token_pairs(lengths: list[int], first: int) -> TokenPairs:
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return TokenPairs(np.arange(first, first + starts[-1]), starts, np.ones(len(lengths), np.int32))
+
+
+def test_joined_pairs_are_the_requests_in_order():
+    a, b = token_pairs([2, 3], 0), token_pairs([4], 100)
+    joined = join([a, b])
+    assert len(joined) == 3
+    pieces = [joined.tokens_T[joined.starts_N1[n] : joined.starts_N1[n + 1]].tolist() for n in range(3)]
+    assert pieces == [[0, 1], [2, 3, 4], [100, 101, 102, 103]]
+
+
+def test_a_request_over_the_budget_is_served_alone():
+    large, small = (token_pairs([50, 60], 0), 64), (token_pairs([3], 0), 64)
+    assert num_tokens([large]) == 64
+    assert num_tokens([small]) == 3
+    assert num_tokens([large, small]) == 113
