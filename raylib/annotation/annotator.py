@@ -1,6 +1,7 @@
 """The Ray Data actor: turns units of pairs into finished unit files."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,7 @@ class Annotator:
     def __init__(self, task: AnnotationTask) -> None:
         self.task = task
         self.engine = Engine(task.engine, task.sampling)
+        self.ready_at_s = time.time()
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
         """Yield one row a unit, in the batch's order.
@@ -63,7 +65,7 @@ class Annotator:
             while unit.index not in stats:
                 closed, counts = next(finished)
                 stats[closed.index] = counts
-            yield {"unit": [unit.index], "stats": [json.dumps(stats[unit.index])]}
+            yield {"stats": [json.dumps(stats[unit.index])], "ready_at_s": [self.ready_at_s]}
 
     def _annotate(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, dict[str, Any]]]:
         open_units: dict[int, _OpenUnit] = {}

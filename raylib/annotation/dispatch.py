@@ -25,30 +25,38 @@ class Progress:
     total: UnitStats = field(default_factory=UnitStats)
     here: UnitStats = field(default_factory=UnitStats)
     units_done: int = 0
-    started_s: float = field(default_factory=time.monotonic)
     units_done_here: int = 0
-    first_unit_s: float = 0.0  # until the first unit was done: start-up of the engines and one unit
-    wall_s: float = 0.0
+    started_at_s: float = field(default_factory=time.time)
+    ready_at_s: float | None = None  # when the first engine of this attempt had started
+    work_s: float = 0.0  # since then
 
-    def add(self, stats: UnitStats) -> None:
+    def add(self, stats: UnitStats, ready_at_s: float) -> None:
         """Count a unit that this attempt finished."""
         self.total.add(stats)
         self.here.add(stats)
         self.units_done += 1
         self.units_done_here += 1
-        self.wall_s = time.monotonic() - self.started_s
-        self.first_unit_s = self.first_unit_s or self.wall_s
+        self.ready_at_s = min(self.ready_at_s or ready_at_s, ready_at_s)
+        self.work_s = max(time.time() - self.ready_at_s, 1e-9)
+
+    @property
+    def pairs_per_s(self) -> float:
+        """Pairs a second of this attempt, start-up apart."""
+        return self.here.num_pairs / self.work_s if self.work_s else 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Generated tokens a second of this attempt, start-up apart."""
+        return self.here.generated_tokens / self.work_s if self.work_s else 0.0
 
     def line(self) -> str:
         """One line: done, rates of this attempt, time left, losses, shared prefill."""
-        seconds = max(self.wall_s, 1e-9)
-        rate = self.here.num_pairs / seconds
-        left_s = int((self.num_pairs - self.total.num_pairs) / rate) if rate else 0
+        left_s = int((self.num_pairs - self.total.num_pairs) / self.pairs_per_s) if self.pairs_per_s else 0
         errors, rejected = self.total.errors.total(), self.total.rejected.total()
         hit_rate = self.total.cached_tokens / max(self.total.prompt_tokens, 1)
         return (
             f"annotate: {self.units_done}/{self.num_units} units, {self.total.num_pairs:,}/{self.num_pairs:,} pairs, "
-            f"{rate:.2f} pairs/s, {self.here.generated_tokens / seconds:,.0f} tokens/s, "
+            f"{self.pairs_per_s:.2f} pairs/s, {self.tokens_per_s:,.0f} tokens/s, "
             f"ETA {left_s // 3600:d}:{left_s // 60 % 60:02d}:{left_s % 60:02d}, "
             f"answers {self.total.rows_out:,} (unparsed {errors:,}), rejected {rejected:,}, prefix cache {hit_rate:.0%}"
         )
@@ -56,16 +64,15 @@ class Progress:
     def facts(self) -> dict[str, Any]:
         """For metrics.json; the rates are those of this attempt."""
         counts = self.total.to_dict()
-        seconds = max(self.wall_s, 1e-9)
         return {
             **{name: counts[name] for name in ("num_pairs", "prompt_tokens", "cached_tokens", "generated_tokens")},
             "errors": counts["errors"],
             "labels": counts["labels"],
             "num_units": self.num_units,
             "units_done_here": self.units_done_here,
-            "first_unit_s": round(self.first_unit_s, 1),
-            "pairs_per_s": round(self.here.num_pairs / seconds, 3),
-            "generated_tokens_per_s": round(self.here.generated_tokens / seconds, 1),
+            "start_up_s": round(self.ready_at_s - self.started_at_s, 1) if self.ready_at_s else 0.0,
+            "pairs_per_s": round(self.pairs_per_s, 3),
+            "generated_tokens_per_s": round(self.tokens_per_s, 1),
         }
 
 
@@ -110,7 +117,7 @@ def _run(task: AnnotationTask, todo: list[int], num_engines: int, progress: Prog
     )
     printed_s = time.monotonic()
     for row in dataset.iter_rows():
-        progress.add(UnitStats.from_dict(json.loads(row["stats"])))
+        progress.add(UnitStats.from_dict(json.loads(row["stats"])), row["ready_at_s"])
         if time.monotonic() - printed_s >= PROGRESS_EVERY_S:
             print(progress.line(), flush=True)
             printed_s = time.monotonic()

@@ -127,6 +127,9 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         arguments["kv_cache_memory_bytes"] = kv_cache_bytes
     if is_cpu:
         arguments["block_size"] = 32  # the default of 128 finds no shared prefix in short prompts
+        # A prompt that is prefilled in two steps takes back one draw of its own seed, which vLLM's CPU generator cannot
+        # do ("CPU Generator does not use offset": the engine dies), so every prompt is prefilled whole.
+        arguments["enable_chunked_prefill"] = False
     if settings.adapter:
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _lora_rank(settings.adapter)}
     return arguments
