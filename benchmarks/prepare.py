@@ -52,21 +52,22 @@ def main() -> None:
 
 
 def run_job(words: list[str]) -> dict[str, float]:
-    """Run a job and return the peak PSS in MiB: the whole process tree, and its largest single task worker."""
+    """Run a job; returns peak PSS in MiB (process tree, largest task worker) and the workers' CPU time in s."""
     process = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT)
     peaks = {"tree": 0.0, "worker": 0.0}
+    cpu_s: dict[int, float] = {}
     stop = threading.Event()
-    sampler = threading.Thread(target=sample, args=(process.pid, peaks, stop))
+    sampler = threading.Thread(target=sample, args=(process.pid, peaks, cpu_s, stop))
     sampler.start()
     code = process.wait()
     stop.set()
     sampler.join()
     if code:
         raise SystemExit(code)
-    return peaks
+    return peaks | {"cpu_s": sum(cpu_s.values())}
 
 
-def sample(pid: int, peaks: dict[str, float], stop: threading.Event) -> None:
+def sample(pid: int, peaks: dict[str, float], cpu_s: dict[int, float], stop: threading.Event) -> None:
     while not stop.wait(SAMPLE_S):
         total = 0.0
         try:
@@ -75,6 +76,7 @@ def sample(pid: int, peaks: dict[str, float], stop: threading.Event) -> None:
                 total += size
                 if is_task_worker(process):
                     peaks["worker"] = max(peaks["worker"], size)
+                    cpu_s[process.pid] = sum(process.cpu_times()[:2])
         except psutil.NoSuchProcess:
             continue
         peaks["tree"] = max(peaks["tree"], total)
@@ -104,19 +106,22 @@ def report(rows: list[tuple[dict[str, Any], dict[str, float]]], num_buckets: int
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB; load average at the end {os.getloadavg()[0]:.1f}. "
         f"Market logs of jobs.market, {num_buckets} buckets.",
         "",
-        "| log rows | pairs | shuffle s | rows/s | whole job s | peak memory, all processes, MiB | largest task, MiB |",
-        "|---|---|---|---|---|---|---|",
+        "| log rows | pairs | shuffle s | rows/s | rows a CPU second | whole job s | peak of all processes, MiB |"
+        " largest task, MiB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for metrics, peaks in rows:
         lines.append(
             f"| {metrics['rows_in']:,} | {metrics['num_pairs']:,} | {metrics['shuffle_s']:.1f} | "
-            f"{metrics['rows_in'] / metrics['shuffle_s']:,.0f} | {metrics['wall_s']:.1f} | "
+            f"{metrics['rows_in'] / metrics['shuffle_s']:,.0f} | {metrics['rows_in'] / peaks['cpu_s']:,.0f} | "
+            f"{metrics['wall_s']:.1f} | "
             f"{peaks['tree']:,.0f} | {peaks['worker']:,.0f} |"
         )
     lines += [
         "",
-        "`shuffle s` is the work itself; `whole job s` adds the start and end of a local Ray. Memory is PSS, with the",
-        "512 MiB object store counted as far as it is touched and Ray's own processes included.",
+        "`shuffle s` is the work itself; `whole job s` adds the start and end of a local Ray. `rows a CPU second`",
+        "divides by the CPU time of the task workers, imports included: other work on the machine hardly changes it.",
+        "Memory is PSS; Ray's own processes are included.",
         f"Command: `python benchmarks/prepare.py --scratch DIR --rows {' '.join(str(m['rows_in']) for m, _ in rows)}`",
         "",
     ]

@@ -174,6 +174,8 @@ def write_parquet(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch 
                 num_rows += batch.num_rows
         fs.move(partial, path)
     except OSError as error:
+        if fs.get_file_info(partial).type != pafs.FileType.NotFound:
+            fs.delete_file(partial)  # a full disk must not stay full of halves
         raise InputError(f"{uri}: cannot write: {error}; free space or choose another output, then rerun") from None
     return num_rows
 

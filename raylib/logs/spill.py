@@ -134,11 +134,11 @@ def _write_spill(uri: str, partials: Iterator[pa.Table], num_buckets: int) -> li
                         writer.write_batch(batch)
                         buckets.append(bucket)
         fs.move(partial, path)
-    except BadFileError:
-        fs.delete_file(partial)
-        raise
     except OSError as error:
         raise _no_space(path, error) from None
+    finally:
+        if fs.get_file_info(partial).type != pafs.FileType.NotFound:
+            fs.delete_file(partial)  # a full disk must not stay full of halves
     return buckets
 
 
