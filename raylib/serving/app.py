@@ -14,11 +14,10 @@ import numpy as np
 from fastapi import FastAPI
 from ray import serve
 
-from raylib.runs import fingerprint
 from raylib.serving.batches import join, num_tokens
 from raylib.serving.refusals import RefusalError, add_refusals
 from raylib.serving.schemas import ErrorResponse, ItemScore, ModelResponse, ScoreRequest, ScoreResponse
-from raylib.serving.settings import ServerSettings
+from raylib.serving.settings import ServerSettings, artifact_fingerprint
 
 FILTERED_TIERS = (0, 1)  # before ranking (arXiv 2601.21611)
 REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorResponse} for status in (413, 422)}
@@ -40,12 +39,12 @@ class StudentServer:
         torch.set_num_threads(max(1, int(settings.num_cpus)))
         self._settings = settings
         self._scorer = Scorer(settings.model, settings.dtype)
-        self._fingerprint = fingerprint(settings.model)
+        self._fingerprint = artifact_fingerprint(settings.model)
         # One thread each: the tokenizer is not safe to share, and two forward passes at once only slow each other.
         self._tokeniser_thread = ThreadPoolExecutor(1)
         self._model_thread = ThreadPoolExecutor(1)
-        self._scored.set_max_batch_size(settings.batch_tokens)
-        self._scored.set_batch_wait_timeout_s(settings.batch_wait_ms / 1000)
+        self._scored.set_max_batch_size(settings.batch_tokens)  # type: ignore[attr-defined]
+        self._scored.set_batch_wait_timeout_s(settings.batch_wait_ms / 1000)  # type: ignore[attr-defined]
 
     @app.post("/v1/score", response_model=ScoreResponse, responses=REFUSALS)
     async def score(self, request: ScoreRequest) -> ScoreResponse:

@@ -1,6 +1,8 @@
 """Settings of a server, as the deployment gets them."""
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -22,3 +24,11 @@ class ServerSettings:
     batch_tokens: int = 8192
     batch_wait_ms: float = 1.0
     drain_s: float = 30.0  # how long requests in flight may take when the server stops
+
+
+def artifact_fingerprint(model: str) -> str:
+    """16 hex digits over description and weights of a student artifact; equal for copies of it."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in ("student.json", "model.safetensors"):
+        digest.update((Path(model) / name).read_bytes())
+    return digest.hexdigest()

@@ -10,7 +10,8 @@ PARITY = {"max_abs_difference": 1e-3, "worst_pair_id": "p7", "num_changed_labels
 def pair(number: int, query: str, title: str = "t") -> dict:
     return {
         "pair_id": f"p{number}", "bucket": 0, "query": query, "item_id": f"i{number}", "title": title, "brand": None,
-        "category": None, "attributes": None, "locale": "en", "impressions": 0, "clicks": 0, "gold": None, "split": "test",
+        "category": None, "attributes": None, "locale": "en", "impressions": 0, "clicks": 0, "gold": None,
+        "split": "test",
     }  # fmt: skip
 
 
