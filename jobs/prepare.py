@@ -1,6 +1,6 @@
 """Search logs -> unique pairs, split by query.
 
-    python -m jobs.prepare --config configs/demo/prepare.yaml --output runs/demo/pairs
+    python -m jobs.prepare --input runs/market --label_schema marketplace6 --output runs/pairs
 
 Reads plain log files (`format: logs`) or the published Amazon ESCI release (`format: esci`). Bad rows go to
 `rejected/` with a reason; docs/data.md lists the reasons and how rows are counted.

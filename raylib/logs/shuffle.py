@@ -38,6 +38,7 @@ def shuffle(
     output = absolute_uri(output)
     _check_same_input(output, plan)
     started_s = time.time()
+    calls: list[tuple[str, tuple[Any, ...]]]
     calls = [(f"map-{i:05d}", (output, i, unit, schema, num_buckets, max_query_chars, max_title_chars, on_bad_file))
              for i, unit in enumerate(plan.units)]  # fmt: skip
     mapped = _run_tasks(output, map_unit, calls)
