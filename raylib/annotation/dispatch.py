@@ -106,7 +106,7 @@ def _run(task: AnnotationTask, todo: list[int], num_engines: int, progress: Prog
     context.target_max_block_size = 1
     context.max_consecutive_actor_init_deaths = MAX_START_FAILURES
     context.enable_progress_bars = False
-    units_per_task = max(1, min(MAX_UNITS_PER_TASK, len(todo) // (4 * num_engines)))
+    units_per_task = max(1, min(MAX_UNITS_PER_TASK, len(todo) // (2 * num_engines)))
     dataset = ray.data.from_items([{"unit": index} for index in todo], override_num_blocks=len(todo)).map_batches(
         Annotator,
         fn_constructor_args=(task,),
