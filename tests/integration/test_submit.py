@@ -144,6 +144,9 @@ def test_log_and_exit_code_are_the_jobs(cluster: Cluster, tmp_path: Path) -> Non
     assert "num_bukets: unknown setting" in bad.stdout
     assert not (tmp_path / "other").exists()
 
+    absent = cluster.submit("--stop", "raysubmit_absent")
+    assert (absent.returncode, "cannot stop raysubmit_absent" in absent.stderr) == (1, True)
+
 
 def test_a_stopped_job_resumes(cluster: Cluster, tmp_path: Path) -> None:
     logs, output = write_logs(tmp_path / "logs", 40, 20_000), tmp_path / "pairs"
@@ -172,3 +175,17 @@ def test_a_stopped_job_resumes(cluster: Cluster, tmp_path: Path) -> None:
     assert pairs.num_rows == 20_000
     assert set(pairs.column("impressions").to_pylist()) == {40}
     assert not (output / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["prepare", "--address", "http://127.0.0.1:9"], "no job API at http://127.0.0.1:9"),
+        (["prepair"], "invalid choice: 'prepair'"),
+        (["prepare", "--stop", "raysubmit_1"], "either a job to submit or --stop"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_code_2(words: list[str], says: str) -> None:
+    done = subprocess.run([sys.executable, str(SUBMIT), *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert says in done.stderr
