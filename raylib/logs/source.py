@@ -17,7 +17,7 @@ from raylib import tables
 from raylib.errors import InputError
 from raylib.logs.rows import NEEDED, OPTIONAL, as_rows, check_log_columns
 
-UNIT_ROWS = 2_000_000  # a map task reads about so many rows: minutes of work at most are lost with a node
+UNIT_ROWS = 500_000  # a map task reads about so many rows: seconds of work, which is what a lost node costs
 BATCH_ROWS, BATCH_BYTES = 131_072, 64 << 20  # a batch holds at most so many rows, and about so many bytes
 MIN_BATCH_ROWS = 64  # but at least so many rows
 
