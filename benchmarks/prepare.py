@@ -121,8 +121,8 @@ def report(rows: list[tuple[dict[str, Any], dict[str, float]]], num_buckets: int
         "",
         "`shuffle s` is the work itself; `whole job s` adds the start and end of a local Ray. `rows a CPU second`",
         "divides by the CPU time of the task workers, imports included: other work on the machine hardly changes it.",
-        "Memory is PSS; Ray's own processes are included. A load average above the number of cores means that other work",
-        "shared the machine: the seconds and rows/s are then pessimistic.",
+        "Memory is PSS; Ray's own processes are included. A load average above the number of cores means that other",
+        "work shared the machine: the seconds and rows/s are then pessimistic.",
         f"Command: `python benchmarks/prepare.py --scratch DIR --rows {' '.join(str(m['rows_in']) for m, _ in rows)}`",
         "",
     ]

@@ -107,7 +107,7 @@ def test_dev_is_drawn_from_published_train_queries_only() -> None:
 
 
 @given(st.integers(0, 2**63 - 1))
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_shares_of_the_split(seed: int) -> None:
     query_hash = text.hash_texts([f"query {i}" for i in range(20_000)])
     shares = np.bincount(split_of(query_hash, 0.1, 0.25, seed), minlength=3) / 20_000

@@ -3,7 +3,7 @@ import unicodedata
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raylib.logs import text
@@ -27,6 +27,7 @@ def test_clean_mends_control_characters_and_spaces(raw: str, cleaned: str) -> No
 
 
 @given(st.lists(st.text(max_size=12)))
+@settings(deadline=None)
 def test_clean_leaves_no_control_character_and_is_idempotent(raw: list[str]) -> None:
     values, _ = text.clean(pa.array(raw, pa.string()))
     again, changed = text.clean(values)
@@ -54,6 +55,7 @@ def test_spellings_of_one_query_normalise_alike(one: str, other: str) -> None:
 
 
 @given(st.text(max_size=20))
+@settings(deadline=None)
 def test_normalise_is_idempotent(query: str) -> None:
     once = text.normalise(query)
     # NFKC of a case-folded text is stable from the second round on; a few Greek letters need that round
@@ -61,6 +63,7 @@ def test_normalise_is_idempotent(query: str) -> None:
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=127), max_size=20))
+@settings(deadline=None)
 def test_the_short_way_for_ascii_agrees_with_the_long_one(query: str) -> None:
     folded = unicodedata.normalize("NFKC", query).casefold()
     assert text.normalise(query) == " ".join(unicodedata.normalize("NFKC", folded).split())
