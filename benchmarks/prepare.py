@@ -63,7 +63,7 @@ def run_job(words: list[str]) -> dict[str, float]:
     stop.set()
     sampler.join()
     if code:
-        raise SystemExit(code)
+        raise SystemExit(f"{words[0]} ended with exit code {code}")
     return peaks | {"cpu_s": sum(cpu_s.values())}
 
 
