@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx
 
@@ -35,19 +35,23 @@ def running_server(settings: ServerSettings) -> Iterator[str]:
     ran before, e.g. on a shared cluster, is left running without this application.
     """
     from ray import serve
+    from ray.exceptions import RayActorError
     from ray.serve.context import _get_global_client
 
     from raylib.serving.app import build
 
     was_running = _get_global_client(raise_if_no_controller_running=False) is not None
-    serve.start(http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 60.0})
     try:
+        # A proxy that is slow to start is killed and replaced by Serve's controller; _wait_ready waits for the new one.
+        with suppress(RayActorError):
+            serve.start(http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 60.0})
         serve.run(build(settings), name=APPLICATION, route_prefix="/")
         url = f"http://{settings.host}:{settings.port}"
         _wait_ready(url)
         yield url
     finally:
-        serve.delete(APPLICATION)
+        with suppress(RayActorError):
+            serve.delete(APPLICATION)
         if not was_running:
             serve.shutdown()  # type: ignore[no-untyped-call]
 
