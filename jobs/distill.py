@@ -102,7 +102,7 @@ def run(config: DistillConfig) -> dict[str, Any]:
     run.write_provenance(inputs, backbone=backbone, **facts)
     spec_fields = {"extractor", "width", "max_length", "item_fields"}
     schedule_fields = {"epochs", "batch_size", "lr", "warmup_ratio", "seed", "weight_decay"}
-    guidance = {"guidance_weight": config.guidance.weight, "reduction": config.guidance.reduction}
+    guidance: dict[str, Any] = {"guidance_weight": config.guidance.weight, "reduction": config.guidance.reduction}
     settings = {
         "backbone": backbone,
         "spec": StudentSpec(label_schema=schema, **config.model_dump(include=spec_fields)),
