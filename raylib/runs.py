@@ -38,14 +38,17 @@ class Run:
         self._fs, self._path = tables.filesystem(self.uri)
         self.is_done = self._exists("_SUCCESS")
         settings = {"job": job, **config.model_dump(mode="json")}
-        if self._exists("config.yaml"):
+        present = {
+            file.base_name for file in self._fs.get_file_info(pafs.FileSelector(self._path, allow_not_found=True))
+        }
+        # A run that stopped before it wrote anything but its settings (a mistyped path, say) is nobody's work.
+        if present - {"config.yaml"}:
+            if "config.yaml" not in present:
+                raise RunConflictError(
+                    f"{self.uri}: holds files but no config.yaml, so it is no run directory; choose an empty output"
+                )
             self._refuse_other(settings)
             return
-        present = self._fs.get_file_info(pafs.FileSelector(self._path, allow_not_found=True))
-        if present:
-            raise RunConflictError(
-                f"{self.uri}: holds files but no config.yaml, so it is no run directory; choose an empty output"
-            )
         self._create_dir(self._path)
         self.write_text("config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 

@@ -44,7 +44,7 @@ def test_same_configuration_resumes_then_is_a_no_op(tmp_path: Path) -> None:
 
 
 def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path: Path) -> None:
-    opened(tmp_path / "run")
+    opened(tmp_path / "run").write_provenance()
     with pytest.raises(RunConflictError) as raised:
         opened(tmp_path / "run", size=2, rate=0.25)
     message = str(raised.value)
@@ -53,6 +53,13 @@ def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path: 
     assert "output" not in message.replace("choose another output directory", "")
     with pytest.raises(RunConflictError, match="job: 'demo' there, 'other' now"):
         opened(tmp_path / "run", job="other")
+
+
+def test_a_run_that_wrote_nothing_yet_may_be_started_with_other_settings(tmp_path: Path) -> None:
+    opened(tmp_path / "run")
+    opened(tmp_path / "run", size=2).write_provenance()
+    with pytest.raises(RunConflictError, match="size: 2 there, 1 now"):
+        opened(tmp_path / "run")
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
