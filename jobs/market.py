@@ -1,6 +1,6 @@
 """Write search logs of a synthetic marketplace with known truth, and the corpus of traces for a small base model.
 
-    python -m jobs.market --output runs/market --num_rows 10000000 --num_queries 100000
+python -m jobs.market --output runs/market --num_rows 10000000 --num_queries 100000
 """
 
 import time

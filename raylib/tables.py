@@ -97,7 +97,8 @@ SCORES = pa.schema(
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """Filesystem and path of a local path or an object-store URI (`s3://...`, `gs://...`)."""
     if "://" in uri:
-        return pafs.FileSystem.from_uri(uri)
+        fs, path = pafs.FileSystem.from_uri(uri)
+        return fs, str(path)
     return pafs.LocalFileSystem(), uri
 
 
