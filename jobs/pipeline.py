@@ -144,6 +144,8 @@ def stage_table(name: str, metrics: dict[str, Any], is_done: bool) -> str:
     rows = [("rows in", f"{metrics['rows_in']:,}"), ("rows out", f"{metrics['rows_out']:,}")]
     for kind in ("rejected", "skipped"):
         rows += [(f"{kind}: {reason}", f"{count:,}") for reason, count in sorted(metrics[kind].items())]
+    if "parity" in metrics:
+        rows.append(("largest difference of served and offline", f"{metrics['parity']['max_abs_difference']:.1e}"))
     if metrics["stage_s"] is not None:
         rows.append(("seconds", f"{metrics['stage_s']:.1f}"))
         rows.append(("peak memory", f"{metrics['peak_memory_bytes'] / 2**30:.2f} GiB"))
