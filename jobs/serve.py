@@ -84,15 +84,16 @@ def run(config: ServeConfig) -> dict[str, Any]:
     check_port(config.host, config.port)
     directory.write_provenance(inputs)
     parity: dict[str, Any] = {}
-    with ray_session(), stop_signals() as stop, running_server(_settings(config, str(model.absolute()))) as url:
+    with ray_session(), running_server(_settings(config, str(model.absolute()))) as url:
         if sample:
             parity = compare_online(url, sample, schema.names, config.max_items)
             directory.write_json("parity.json", {**parity, "tolerance": config.tolerance})
             print(f"parity: {parity}", flush=True)
             check_parity(parity, config.tolerance)
         if not config.exit_after_parity:
-            print(f"serving {model} at {url}; SIGTERM or Ctrl-C ends it", flush=True)
-            stop.wait()
+            with stop_signals() as stop:  # until here a signal ends the job at once
+                print(f"serving {model} at {url}; SIGTERM or Ctrl-C ends it", flush=True)
+                stop.wait()
             print("stopping: requests in flight are being answered", flush=True)
     if sample is None or not config.exit_after_parity:
         return parity  # a server has no last row: the run stays open, and the same command serves again
