@@ -42,7 +42,7 @@ def running_server(settings: ServerSettings) -> Iterator[str]:
 
     was_running = _get_global_client(raise_if_no_controller_running=False) is not None
     try:
-        # serve.start gives up on a slow proxy, which Serve's controller goes on starting or replaces: _wait_ready waits.
+        # serve.start gives up on a slow proxy, but Serve's controller goes on or replaces it: _wait_ready waits.
         with suppress(RayActorError, TimeoutError):
             serve.start(http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 60.0})
         serve.run(build(settings), name=APPLICATION, route_prefix="/")
