@@ -1,6 +1,6 @@
 """Pairs x perspectives x samples -> rationales: the teacher reasons about every pair.
 
-    python -m jobs.annotate --config configs/annotate.yaml --output runs/annotate --pairs runs/prepare
+    python -m jobs.annotate --config FILE --output runs/annotate --pairs runs/prepare
 
 Each unit of `pairs_per_unit` pairs becomes one file when all of its answers are in; a rerun does the missing units.
 """

@@ -1,6 +1,6 @@
 """Pairs and rationale embeddings -> the student: `model/` (artifact) and the scores table of dev and test.
 
-    python -m jobs.distill --config configs/distill.yaml --pairs runs/prepare --embeddings runs/embed --output runs/lrkd
+    python -m jobs.distill --config FILE --pairs runs/prepare --embeddings runs/embed --output runs/lrkd
 
 Only judged pairs train. Each epoch is a checkpoint; a lost worker is replaced and goes on from the last one, as does
 a rerun of the job. The epoch with the best dev macro-F1 becomes the student.

@@ -1,6 +1,6 @@
 """Measure students and teachers against gold labels, and write a report.
 
-    python -m jobs.evaluate --config configs/evaluate.yaml
+    python -m jobs.evaluate --config FILE
     python -m jobs.evaluate --output runs/evaluate --pairs runs/pairs --label_schema esci \\
         --students '{bert: runs/distill-bert, lrkd-gat: runs/distill-gat}'
 

@@ -1,6 +1,6 @@
 """Serve a student over HTTP, after comparing its answers with the offline scores.
 
-    python -m jobs.serve --config configs/serve.yaml
+    python -m jobs.serve --config FILE
     python -m jobs.serve --output runs/serve --model runs/distill --pairs runs/pairs --scores runs/distill
     curl -s localhost:8000/v1/score -H 'content-type: application/json' \\
         -d '{"query": "red shoes", "locale": "en", "items": [{"item_id": "1", "title": "Red running shoes"}]}'
