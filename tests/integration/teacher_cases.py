@@ -81,7 +81,7 @@ def golden(name: str, found: list[float]) -> list[float]:
 
 
 class WorkerKiller(threading.Thread):
-    """Kills one training process with SIGKILL as soon as a checkpoint is complete."""
+    """Kills one training process with SIGKILL as soon as Ray Train knows a checkpoint to go back to."""
 
     def __init__(self, run: Path) -> None:
         super().__init__(daemon=True)
@@ -89,7 +89,8 @@ class WorkerKiller(threading.Thread):
         self.killed: int | None = None
 
     def run(self) -> None:
-        while not list(self.run_directory.glob("training/ray/checkpoint_*/step")):
+        snapshot = self.run_directory / "training" / "ray" / "checkpoint_manager_snapshot.json"
+        while not snapshot.exists() or "checkpoint_2" not in snapshot.read_text():
             time.sleep(0.01)
         workers = [
             process

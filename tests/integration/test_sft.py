@@ -19,7 +19,7 @@ def case(tmp_path_factory):
 
 
 def train(case, name, workers, **settings):
-    values = {"global_batch": 8, "learning_rate": 1e-2, "num_epochs": 2.0, "max_length": 512, **settings}
+    values = {"global_batch": 8, "learning_rate": 1e-2, "num_epochs": 5.0, "max_length": 512, **settings}
     config = SftConfig.from_mapping(
         {"output": str(case["path"] / name), "sft": case["sft"], "model": case["model"], "workers": workers, **values},
         "test",
@@ -38,7 +38,7 @@ def adapter(case, name):
 
 def test_losses_follow_the_golden_trajectory(two_workers):
     found = losses(two_workers)
-    assert len(found) == 12
+    assert len(found) == 30
     np.testing.assert_allclose(found, golden("sft", found), rtol=1e-3)
 
 
@@ -63,8 +63,8 @@ def test_killed_worker_is_replaced_and_nothing_changes(case, two_workers):
     killer.start()
     metrics = train(case, "killed", WORKERS)
     assert killer.killed
-    assert metrics["resumed_at_step"] in (4, 8)
-    assert metrics["num_steps"] == 12
+    assert metrics["resumed_at_step"] in range(4, 30, 4)
+    assert metrics["num_steps"] == 30
     np.testing.assert_allclose(losses(metrics), losses(two_workers), rtol=1e-5)
     for name, weights in adapter(case, "killed").items():
         np.testing.assert_array_equal(weights, adapter(case, "two")[name])
