@@ -1,7 +1,7 @@
 """Ray Train with DeepSpeed ZeRO, on CPU (gloo) and GPU (nccl): the one file that imports deepspeed.
 
-Two users: the teacher's Hugging Face trainers, which take a DeepSpeed config with "auto" values, and the student's
-plain training loop, which takes an engine from `initialize`.
+Two users: the teacher's Hugging Face trainers, which take a DeepSpeed config, and the student's plain training loop,
+which takes an engine from `initialize`.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ Precision = Literal["float32", "bfloat16"]
 
 # Elements in one communication bucket: DeepSpeed's default of 5e8 reserves gigabytes before the first step.
 CPU_BUCKET, GPU_BUCKET = 1_000_000, 50_000_000
+GRADIENT_CLIPPING = 1.0  # norm of all gradients together
 
 
 class Workers(Section):
@@ -71,10 +72,18 @@ def zero_config(workers: Workers) -> dict[str, Any]:
     }
 
 
-def config_for_trainer(workers: Workers) -> dict[str, Any]:
-    """DeepSpeed config for `TrainingArguments(deepspeed=...)`, which fills in the "auto" values."""
-    auto = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size", "gradient_clipping")
-    return {**zero_config(workers), **dict.fromkeys(auto, "auto")}
+def config_for_trainer(workers: Workers, global_batch: int) -> dict[str, Any]:
+    """DeepSpeed config for `TrainingArguments(deepspeed=...)` with the same batch sizes and GRADIENT_CLIPPING.
+
+    Nothing is left "auto": with ZeRO-3 DeepSpeed reads the config before the trainer could fill it in. It reads it
+    before it knows the number of workers too, so the batch over all of them is left for it to multiply.
+    """
+    return {
+        **zero_config(workers),
+        "train_micro_batch_size_per_gpu": workers.micro_batch,
+        "gradient_accumulation_steps": workers.accumulation(global_batch),
+        "gradient_clipping": GRADIENT_CLIPPING,
+    }
 
 
 def initialize(
@@ -82,7 +91,7 @@ def initialize(
     optimizer: Any,
     workers: Workers,
     global_batch: int,
-    gradient_clipping: float = 1.0,
+    gradient_clipping: float = GRADIENT_CLIPPING,
     scheduler: Any = None,
 ) -> Any:
     """Wrap a torch module and optimizer into a DeepSpeed engine: `engine(x)`, `engine.backward(loss)`, `engine.step()`.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raylib.ray_deepspeed import Workers, config_for_trainer, gathered, keep_zero3_config
+from raylib.ray_deepspeed import GRADIENT_CLIPPING, Workers, config_for_trainer, gathered, keep_zero3_config
 from raylib.teacher.encoding import load_tokenizer
 from raylib.teacher.scratch import Scratch, new_model
 
@@ -102,6 +102,7 @@ def _prepared(settings: Settings) -> Iterator[tuple[Workers, dict[str, Any]]]:
     workers = Workers(**settings["workers"])
     torch.set_num_threads(workers.cpus_per_worker)
     set_seed(settings["seed"])
+    deepspeed_config = config_for_trainer(workers, settings["global_batch"])
     arguments = {
         "output_dir": str(Path(settings["storage"]) / "trainer"),
         "num_train_epochs": settings["num_epochs"],
@@ -111,7 +112,7 @@ def _prepared(settings: Settings) -> Iterator[tuple[Workers, dict[str, Any]]]:
         "lr_scheduler_type": "cosine",
         "warmup_steps": settings["warmup_ratio"],  # below 1 transformers reads it as a share of the steps
         "weight_decay": settings.get("weight_decay", 0.0),
-        "max_grad_norm": 1.0,
+        "max_grad_norm": GRADIENT_CLIPPING,
         "logging_steps": 1,
         "save_strategy": "steps",
         "save_steps": workers.checkpoint_steps,
@@ -121,13 +122,13 @@ def _prepared(settings: Settings) -> Iterator[tuple[Workers, dict[str, Any]]]:
         "use_cpu": not workers.use_gpu,
         "bf16": workers.precision == "bfloat16",
         "fp16": False,
-        "deepspeed": config_for_trainer(workers),
+        "deepspeed": deepspeed_config,
         "ddp_backend": "nccl" if workers.use_gpu else "gloo",
         "gradient_checkpointing": workers.use_gpu,  # trades time for memory, which the CPU runs have
         "report_to": "none",
         "disable_tqdm": True,
     }
-    keeper = keep_zero3_config(config_for_trainer(workers), workers)
+    keeper = keep_zero3_config(deepspeed_config, workers)
     yield workers, arguments
     del keeper
 
@@ -151,6 +152,8 @@ def _train(trainer: Any, settings: Settings) -> None:
 
     trainer.add_callback(_checkpoints())
     checkpoint = ray.train.get_checkpoint()
+    # read now: Ray Train deletes the checkpoint once two newer ones exist
+    resumed_at_step = int(Path(checkpoint.path, "step").read_text()) if checkpoint else 0
     started_s = time.time()
     with checkpoint.as_directory() if checkpoint else contextlib.nullcontext() as directory:
         result = trainer.train(resume_from_checkpoint=directory)
@@ -158,7 +161,7 @@ def _train(trainer: Any, settings: Settings) -> None:
         history = {
             "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
             "num_steps": trainer.state.global_step,
-            "resumed_at_step": int(Path(directory, "step").read_text()) if directory else 0,
+            "resumed_at_step": resumed_at_step,
             "train_s": time.time() - started_s,
             "mean_loss": result.training_loss,
         }

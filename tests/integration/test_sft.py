@@ -52,7 +52,8 @@ def test_adapter_covers_all_linear_layers_and_only_them(case):
 
 
 def test_one_worker_equals_two(case, two_workers):
-    one = train(case, "one", {"num_workers": 1, "micro_batch": 4, "checkpoint_steps": 100})
+    # and no accumulation equals two micro-batches
+    one = train(case, "one", {"num_workers": 1, "micro_batch": 8, "checkpoint_steps": 100})
     np.testing.assert_allclose(losses(one), losses(two_workers), rtol=1e-4)
     for name, weights in adapter(case, "one").items():
         np.testing.assert_allclose(weights, adapter(case, "two")[name], atol=2e-4)
