@@ -40,7 +40,13 @@ def train(path, name, **settings):
 @pytest.fixture(scope="module")
 def scratch(path):
     size = {**SIZE.model_dump(), "vocab_size": 600}
-    settings = {"corpus": str(path / "traces"), "scratch": size, "learning_rate": 1e-2, "is_answers_only": True}
+    settings = {
+        "corpus": str(path / "traces"),
+        "scratch": size,
+        "learning_rate": 1e-2,
+        "num_epochs": 5.0,
+        "is_answers_only": True,
+    }
     return settings, train(path, "first", **settings)
 
 
