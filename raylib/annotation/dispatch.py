@@ -88,26 +88,30 @@ def annotate_units(task: AnnotationTask, num_engines: int) -> Progress:
     for index in sorted(done):
         progress.total.add(UnitStats.from_dict(unit_stats(task.output, plan.units[index])))
     progress.units_done = len(done)
-    todo = [unit.index for unit in plan.units if unit.index not in done]
+    unfinished = [unit.index for unit in plan.units if unit.index not in done]
     if done:
-        print(f"annotate: {len(done)} of {len(plan.units)} units were done before, {len(todo)} are left", flush=True)
-    if todo:
-        _run(task, todo, num_engines, progress)
+        print(
+            f"annotate: {len(done)} of {len(plan.units)} units were done before, {len(unfinished)} are left", flush=True
+        )
+    if unfinished:
+        _run(task, unfinished, num_engines, progress)
     return progress
 
 
-def _run(task: AnnotationTask, todo: list[int], num_engines: int, progress: Progress) -> None:
+def _run(task: AnnotationTask, unfinished: list[int], num_engines: int, progress: Progress) -> None:
     import ray
 
-    num_engines = min(num_engines, len(todo))
+    num_engines = min(num_engines, len(unfinished))
     _check_resources(task, num_engines)
     context = ray.data.DataContext.get_current()
     # A unit's counts are one small row: as a block of its own it reaches the driver before the task's other units end.
     context.target_max_block_size = 1
     context.max_consecutive_actor_init_deaths = MAX_START_FAILURES
     context.enable_progress_bars = False
-    units_per_task = max(1, min(MAX_UNITS_PER_TASK, len(todo) // (2 * num_engines)))
-    dataset = ray.data.from_items([{"unit": index} for index in todo], override_num_blocks=len(todo)).map_batches(
+    units_per_task = max(1, min(MAX_UNITS_PER_TASK, len(unfinished) // (2 * num_engines)))
+    dataset = ray.data.from_items(
+        [{"unit": index} for index in unfinished], override_num_blocks=len(unfinished)
+    ).map_batches(
         Annotator,
         fn_constructor_args=(task,),
         batch_size=units_per_task,

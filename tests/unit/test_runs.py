@@ -82,6 +82,9 @@ def test_lost_rows_fail_the_job(tmp_path: Path) -> None:
 
 def test_a_plain_folder_needs_no_success_mark(tmp_path: Path) -> None:
     require_done(str(tmp_path))
+    (tmp_path / "config.yaml").write_text("job: demo")  # now it is a run directory, and needs one
+    with pytest.raises(InputError, match="unfinished"):
+        require_done(str(tmp_path))
 
 
 def test_rejected_rows_are_written_beside_the_table_and_counted(tmp_path: Path) -> None:
