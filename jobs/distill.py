@@ -33,7 +33,7 @@ class Guidance(Section):
 class StudentWorkers(Section):
     """How training is spread over the cluster."""
 
-    num_workers: int = Field(1, ge=1, description="training processes; divides batch_size")
+    num_workers: int = Field(1, ge=1, description="training processes; divides global_batch")
     use_gpu: bool = Field(False, description="one GPU a process, with nccl; false: CPU with gloo")
     cpus_per_worker: int = Field(1, ge=1, description="cores (and threads) of one process")
     max_failures: int = Field(3, ge=0, description="how often a lost worker is replaced before the job fails")
@@ -55,9 +55,9 @@ class DistillConfig(JobConfig):
         ("title", "brand"), strict=False, min_length=1, description="item text"
     )
     max_length: int = Field(128, ge=8, description="tokens a pair, item cut first; published: 128")
-    epochs: int = Field(5, ge=1, description="passes over the training pairs; published: 5")
-    batch_size: int = Field(256, ge=1, description="pairs an update, over all workers; published: 256")
-    lr: float = Field(2e-6, gt=0.0, description="peak learning rate of AdamW; published: 2e-6")
+    num_epochs: int = Field(5, ge=1, description="passes over the training pairs; published: 5")
+    global_batch: int = Field(256, ge=1, description="pairs an update, over all workers; published: 256")
+    learning_rate: float = Field(2e-6, gt=0.0, description="peak learning rate of AdamW; published: 2e-6")
     weight_decay: float = Field(0.01, ge=0.0, description="AdamW's, on matrices only; not published, BERT's own")
     warmup_ratio: float = Field(0.1, ge=0.0, lt=1.0, description="share of updates with rising rate; not published")
     class_weights: Literal["balanced"] | None = Field(None, description="balanced: each class weighs the same in total")
@@ -69,8 +69,8 @@ class DistillConfig(JobConfig):
     def _possible(self) -> Self:
         if (self.objective == "bert") != (self.embeddings is None):
             raise ValueError("embeddings: objective lrkd needs them, objective bert takes none (null)")
-        if self.batch_size % self.workers.num_workers:
-            raise ValueError(f"batch_size {self.batch_size} is no multiple of {self.workers.num_workers} workers")
+        if self.global_batch % self.workers.num_workers:
+            raise ValueError(f"global_batch {self.global_batch} is no multiple of {self.workers.num_workers} workers")
         if self.extractor in ("none", "poly") and self.width is not None:
             raise ValueError(f"width: extractor {self.extractor} has that of the backbone; leave it null")
         return self
@@ -101,7 +101,7 @@ def run(config: DistillConfig) -> dict[str, Any]:
     rows = facts.pop("rows")
     run.write_provenance(inputs, backbone=backbone, **facts)
     spec_fields = {"extractor", "width", "max_length", "item_fields"}
-    schedule_fields = {"epochs", "batch_size", "lr", "warmup_ratio", "seed", "weight_decay"}
+    schedule_fields = {"num_epochs", "global_batch", "learning_rate", "warmup_ratio", "seed", "weight_decay"}
     guidance: dict[str, Any] = {"guidance_weight": config.guidance.weight, "reduction": config.guidance.reduction}
     settings = {
         "backbone": backbone,
@@ -113,7 +113,7 @@ def run(config: DistillConfig) -> dict[str, Any]:
         "splits": splits,
         "output": str(run.path("")),
     }
-    micro_batch = config.batch_size // config.workers.num_workers
+    micro_batch = config.global_batch // config.workers.num_workers
     workers = Workers(**config.workers.model_dump(), micro_batch=micro_batch, zero_stage=1)
     with ray_session():
         fit(train_worker, settings, workers, run.path("checkpoints"))
@@ -130,10 +130,10 @@ def train_worker(settings: dict[str, Any]) -> None:
     from raylib.student.distillation import distil
 
     workers = Workers.model_validate(settings.pop("workers"))
-    batch_size, scratch = settings["settings"].batch_size, Path(settings["output"]) / "checkpoints" / "_last"
+    global_batch, scratch = settings["settings"].global_batch, Path(settings["output"]) / "checkpoints" / "_last"
     distil(
         **settings,
-        make_engine=lambda student, optimizer: initialize(student, optimizer, workers, batch_size),
+        make_engine=lambda student, optimizer: initialize(student, optimizer, workers, global_batch),
         resume=lambda engine: load_checkpoint(engine).get("history", []),
         checkpoint=lambda engine, done: save_checkpoint(engine, {"history": done}, done[-1], scratch),
     )

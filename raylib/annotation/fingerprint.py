@@ -9,14 +9,10 @@ from typing import Any
 
 from raylib.errors import InputError, RunConflictError
 from raylib.labels import LabelSchema
+from raylib.models import WEIGHTS, model_fingerprint
 from raylib.prompts import Perspective
 from raylib.runs import Run
 from raylib.runs import fingerprint as table_fingerprint
-
-WEIGHTS = ("*.safetensors", "*.bin")
-SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
-WHOLE_BYTES = 256 << 20  # larger weight files are hashed by size, head and tail: 28 GB must not delay the start
-EDGE_BYTES = 4 << 20
 
 
 def check_model(name_or_path: str) -> None:
@@ -55,27 +51,6 @@ def refuse_mixture(run: Run, fingerprint: str, pairs: str) -> None:
     raise RunConflictError(f"{run.uri}: begun earlier, and since then {what}; choose another output directory")
 
 
-def model_hash(name_or_path: str) -> str:
-    """16 hex digits of a model directory's content; for a Hugging Face id its revision, where it is cached."""
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        return _hub_revision(name_or_path)
-    digest = hashlib.blake2b(digest_size=8)
-    names = sorted({file for pattern in (*SMALL_FILES, *WEIGHTS) for file in folder.glob(pattern)})
-    for file in names:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as stream:
-            if size <= WHOLE_BYTES:
-                for block in iter(lambda: stream.read(1 << 20), b""):
-                    digest.update(block)
-            else:
-                digest.update(stream.read(EDGE_BYTES))
-                stream.seek(-EDGE_BYTES, 2)
-                digest.update(stream.read())
-    return digest.hexdigest()
-
-
 def annotation_facts(
     model: str,
     adapter: str | None,
@@ -88,8 +63,8 @@ def annotation_facts(
     """Everything that shapes an answer, for provenance.json; `fingerprint` is the hash over it, stored in each row."""
     facts = {
         "model": model,
-        "model_hash": model_hash(model),
-        "adapter_hash": model_hash(adapter) if adapter else None,
+        "model_hash": model_fingerprint(model),
+        "adapter_hash": model_fingerprint(adapter) if adapter else None,
         "schema_hash": _hash(schema.model_dump(mode="json")),
         "prompt_hashes": {perspective.name: perspective.hash for perspective in perspectives},
         "num_few_shots": num_few_shots,
@@ -111,13 +86,6 @@ def _has_chat_template(folder: Path) -> bool:
         return True
     config = folder / "tokenizer_config.json"
     return config.exists() and "chat_template" in json.loads(config.read_text(encoding="utf-8"))
-
-
-def _hub_revision(model_id: str) -> str:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(model_id, "config.json")
-    return Path(found).parent.name[:16] if isinstance(found, str) else f"id:{model_id}"
 
 
 def _hash(value: Any) -> str:

@@ -44,7 +44,7 @@ def distil(
     torch.manual_seed(settings.seed)
     student = Student.from_backbone(backbone, spec, embedding_size)
     student.autocast_dtype = torch.bfloat16 if is_bfloat16 else None
-    engine = make_engine(student, make_optimizer(student, settings.lr, settings.weight_decay))
+    engine = make_engine(student, make_optimizer(student, settings.learning_rate, settings.weight_decay))
     train, dev = JudgedPairs.load(splits / "train"), JudgedPairs.load(splits / "dev")
     if is_balanced:
         counts_C = np.bincount(train.gold_N, minlength=len(spec.label_schema.names)).tolist()
@@ -78,7 +78,7 @@ def train_student(
     rank, num_workers = world()
     student = cast(Student, engine.module)
     pair_tokenizer = PairTokenizer(tokenizer, student.spec.max_length)
-    for epoch in range(len(history), settings.epochs):
+    for epoch in range(len(history), settings.num_epochs):
         losses = train_epoch(engine, train, pair_tokenizer, settings, epoch, rank, num_workers)
         counts_CC = dev_confusion(student, pair_tokenizer, dev, rank, num_workers)
         record = {

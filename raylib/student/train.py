@@ -33,9 +33,9 @@ class Engine(Protocol):
 class TorchEngine:
     """One process with a plain torch optimiser: the reference that the distributed engine must equal."""
 
-    def __init__(self, module: nn.Module, lr: float, weight_decay: float) -> None:
+    def __init__(self, module: nn.Module, learning_rate: float, weight_decay: float) -> None:
         self.module = module
-        self.optimizer = make_optimizer(module, lr, weight_decay)
+        self.optimizer = make_optimizer(module, learning_rate, weight_decay)
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
         """Forward pass."""
@@ -52,21 +52,21 @@ class TorchEngine:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def make_optimizer(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+def make_optimizer(module: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW; matrices decay, biases and norms do not."""
     matrices = [parameter for parameter in module.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr)
+    return torch.optim.AdamW(groups, lr=learning_rate)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """The objective and the schedule."""
 
-    epochs: int
-    batch_size: int  # pairs an update, over all workers
-    lr: float
+    num_epochs: int
+    global_batch: int  # pairs an update, over all workers
+    learning_rate: float
     warmup_ratio: float
     seed: int
     weight_decay: float = 0.01
@@ -110,8 +110,8 @@ def train_epoch(
     without a pair in a small last batch computes one with weight zero, as all must take part in the update.
     """
     device = next(engine.module.parameters()).device
-    batches = epoch_batches(data.pairs.lengths_N, settings.batch_size, settings.seed, epoch)
-    num_steps = settings.epochs * len(batches)
+    batches = epoch_batches(data.pairs.lengths_N, settings.global_batch, settings.seed, epoch)
+    num_steps = settings.num_epochs * len(batches)
     class_weight_C = None if settings.class_weight_C is None else torch.tensor(settings.class_weight_C, device=device)
     # Dropout must not depend on how many epochs this process has seen: a resumed run repeats the same numbers.
     torch.manual_seed((settings.seed * 10_007 + epoch) * 1_009 + rank)
@@ -119,7 +119,9 @@ def train_epoch(
     trajectory = []
     for number, batch in enumerate(batches):
         for group in engine.optimizer.param_groups:
-            group["lr"] = settings.lr * lr_factor(epoch * len(batches) + number, num_steps, settings.warmup_ratio)
+            group["lr"] = settings.learning_rate * lr_factor(
+                epoch * len(batches) + number, num_steps, settings.warmup_ratio
+            )
         mine = batch[rank::num_workers]
         rows = mine if len(mine) else batch[:1]
         output = engine(**tokenizer.collate(data.pairs, rows, device))

@@ -62,7 +62,13 @@ def data(tmp_path_factory):
 def make_config(backbone, data):
     def make(output, **changes):
         paths = {"pairs": data["pairs"], "embeddings": data["embeddings"]}
-        values = {"label_schema": "graded3", "epochs": 3, "batch_size": 16, "lr": 1e-2, "backbone": backbone}
+        values = {
+            "label_schema": "graded3",
+            "num_epochs": 3,
+            "global_batch": 16,
+            "learning_rate": 1e-2,
+            "backbone": backbone,
+        }
         return DistillConfig(output=str(output), **{**paths, **values, **changes})
 
     return make
@@ -143,6 +149,13 @@ def test_two_workers_equal_one_also_when_one_is_killed(by_one_worker, make_confi
 def test_impossible_combinations_are_all_named():
     with pytest.raises(ConfigError, match=r"(?s)objective lrkd needs them"):
         DistillConfig.from_mapping({"output": "o", "pairs": "p", "label_schema": "esci"}, "test")
-    values = {"output": "o", "pairs": "p", "label_schema": "esci", "objective": "bert", "lr": 0.0, "extractor": "cnn"}
-    with pytest.raises(ConfigError, match=r"(?s)2 wrong setting.*extractor: .*lr: "):
+    values = {
+        "output": "o",
+        "pairs": "p",
+        "label_schema": "esci",
+        "objective": "bert",
+        "learning_rate": 0.0,
+        "extractor": "cnn",
+    }
+    with pytest.raises(ConfigError, match=r"(?s)2 wrong setting.*extractor: .*learning_rate: "):
         DistillConfig.from_mapping(values, "test")

@@ -14,7 +14,7 @@ SMALLER = {
     "market": {"num_rows": 900, "num_queries": 24},
     "prepare": {"num_buckets": 2},
     "annotate": {"max_pairs": 24},
-    "distill": {"epochs": 1, "max_length": 48},
+    "distill": {"num_epochs": 1, "max_length": 48},
     "serve": {"parity_rows": 20, "port": 18432},
 }
 

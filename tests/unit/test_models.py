@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from raylib.errors import InputError
-from raylib.models import resolve_model
+from raylib.models import model_fingerprint, resolve_model
 
 
 def test_directory_becomes_absolute(tmp_path, monkeypatch):
@@ -38,3 +38,13 @@ def test_mistyped_run_directory_is_no_hub_id(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no model at runs/daptt"):
         resolve_model("runs/daptt")
+
+
+def test_a_large_weight_file_is_told_apart_by_its_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("raylib.models.WHOLE_BYTES", 16)
+    monkeypatch.setattr("raylib.models.EDGE_BYTES", 8)
+    for name, tail in (("one", b"tail"), ("other", b"TAIL"), ("copy", b"tail")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"head...." + b"x" * 50 + b"...." + tail)
+    one, other, copy = (model_fingerprint(str(tmp_path / name)) for name in ("one", "other", "copy"))
+    assert one == copy != other

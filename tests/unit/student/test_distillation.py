@@ -9,13 +9,13 @@ from raylib.student.artifact import load_student
 from raylib.student.distillation import measure_scores, train_student, write_scores
 from raylib.student.train import TorchEngine, TrainSettings
 
-SETTINGS = TrainSettings(epochs=4, batch_size=8, lr=2e-2, warmup_ratio=0.1, seed=1)
+SETTINGS = TrainSettings(num_epochs=4, global_batch=8, learning_rate=2e-2, warmup_ratio=0.1, seed=1)
 
 
 @pytest.fixture
 def train(make_student, make_judged, tokenizer, tmp_path):
     def run(engine=None, history=(), checkpoint=lambda _: None, name="model"):
-        engine = engine or TorchEngine(make_student(), SETTINGS.lr, 0.01)
+        engine = engine or TorchEngine(make_student(), SETTINGS.learning_rate, 0.01)
         data, dev = make_judged(32), make_judged(16, seed=9)
         return engine, train_student(engine, tokenizer, data, dev, SETTINGS, tmp_path / name, list(history), checkpoint)
 
@@ -32,11 +32,11 @@ def test_resumed_run_equals_an_uninterrupted_one(train, make_student):
             saved["optimizer"] = engine.optimizer.state_dict()
             raise KeyboardInterrupt
 
-    engine = TorchEngine(make_student(), SETTINGS.lr, 0.01)
+    engine = TorchEngine(make_student(), SETTINGS.learning_rate, 0.01)
     with pytest.raises(KeyboardInterrupt):
         train(engine, checkpoint=stop_after_two)
     torch.manual_seed(12345)  # a new process has another random state
-    fresh = TorchEngine(make_student(seed=8), SETTINGS.lr, 0.01)
+    fresh = TorchEngine(make_student(seed=8), SETTINGS.learning_rate, 0.01)
     fresh.module.load_state_dict(saved["model"])
     fresh.optimizer.load_state_dict(saved["optimizer"])
     fresh, resumed = train(fresh, saved["history"])

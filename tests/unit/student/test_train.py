@@ -8,12 +8,14 @@ from raylib.student.data import PairTokenizer
 from raylib.student.train import TorchEngine, TrainSettings, balanced_weights, lr_factor, train_epoch
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "student_trajectories.json"
-SETTINGS = TrainSettings(epochs=3, batch_size=7, lr=5e-3, warmup_ratio=0.2, seed=3, guidance_weight=0.5)
+SETTINGS = TrainSettings(
+    num_epochs=3, global_batch=7, learning_rate=5e-3, warmup_ratio=0.2, seed=3, guidance_weight=0.5
+)
 
 
 def trajectory(make_student, make_judged, tokenizer, extractor):
     data = make_judged(24, embedding_size=5)
-    engine = TorchEngine(make_student(extractor, embedding_size=5), SETTINGS.lr, weight_decay=0.01)
+    engine = TorchEngine(make_student(extractor, embedding_size=5), SETTINGS.learning_rate, weight_decay=0.01)
     pair_tokenizer = PairTokenizer(tokenizer, 16)
     return [loss for epoch in range(3) for loss in train_epoch(engine, data, pair_tokenizer, SETTINGS, epoch)]
 
@@ -30,7 +32,7 @@ class SharedEngine(TorchEngine):
     """Adds up the gradients of the workers before the update, as a distributed engine averages them."""
 
     def __init__(self, module, num_workers):
-        super().__init__(module, SETTINGS.lr, 0.01)
+        super().__init__(module, SETTINGS.learning_rate, 0.01)
         self.num_workers = num_workers
 
     def backward(self, loss):
@@ -54,7 +56,9 @@ def test_workers_sum_to_the_gradient_of_the_whole_batch(make_student, make_judge
 
 
 def test_guidance_weight_zero_equals_no_guidance(make_student, make_judged, tokenizer):
-    settings = TrainSettings(epochs=1, batch_size=8, lr=1e-3, warmup_ratio=0.0, seed=0, guidance_weight=0.0)
+    settings = TrainSettings(
+        num_epochs=1, global_batch=8, learning_rate=1e-3, warmup_ratio=0.0, seed=0, guidance_weight=0.0
+    )
     guided, alone = make_student(embedding_size=5), make_student()
     alone.load_state_dict({name: v for name, v in guided.state_dict().items() if not name.startswith("projection")})
     pair_tokenizer = PairTokenizer(tokenizer, 16)
@@ -67,10 +71,12 @@ def test_guidance_weight_zero_equals_no_guidance(make_student, make_judged, toke
 
 
 def test_guidance_pulls_the_latent_to_its_embedding(make_student, make_judged, tokenizer):
-    settings = TrainSettings(epochs=40, batch_size=24, lr=1e-2, warmup_ratio=0.1, seed=0, guidance_weight=10.0)
+    settings = TrainSettings(
+        num_epochs=40, global_batch=24, learning_rate=1e-2, warmup_ratio=0.1, seed=0, guidance_weight=10.0
+    )
     data, pair_tokenizer = make_judged(24, embedding_size=5), PairTokenizer(tokenizer, 16)
     student = make_student(embedding_size=5)
-    engine = TorchEngine(student, settings.lr, 0.0)
+    engine = TorchEngine(student, settings.learning_rate, 0.0)
 
     def distance():
         guide_BE = student(**pair_tokenizer.collate(data.pairs, torch.arange(24).numpy())).guide_BE
@@ -78,7 +84,7 @@ def test_guidance_pulls_the_latent_to_its_embedding(make_student, make_judged, t
         return (guide_BE - torch.from_numpy(data.target_NE))[guided].square().mean().item()
 
     before = distance()
-    for epoch in range(settings.epochs):
+    for epoch in range(settings.num_epochs):
         train_epoch(engine, data, pair_tokenizer, settings, epoch)
     assert distance() < 0.5 * before
 
