@@ -1,0 +1,103 @@
+"""Choose the student's training recipe on the dev split: a grid over jobs.distill, BERT alone.
+
+    python -m benchmarks.student_recipe --pairs RUN --label_schema esci --work DIR
+
+Nothing here reads the test split's figures: the table has dev accuracy and dev macro-F1 of the best epoch.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def train(
+    words: argparse.Namespace, learning_rate: float, num_epochs: int, class_weights: str | None
+) -> dict[str, Any]:
+    """Train one student; returns its recipe and what dev says."""
+    from jobs.distill import DistillConfig, run
+
+    recipe = {"learning_rate": learning_rate, "num_epochs": num_epochs, "class_weights": class_weights}
+    name = f"lr{learning_rate:g}-epochs{num_epochs}-{class_weights or 'plain'}"
+    settings = {
+        "output": f"{words.work}/{name}",
+        "pairs": words.pairs,
+        "label_schema": words.label_schema,
+        "objective": "bert",
+        "extractor": "none",
+        "global_batch": words.global_batch,
+        "max_length": words.max_length,
+        "dtype": "bfloat16",
+        "workers": {"num_workers": 1, "cpus_per_worker": os.cpu_count()},
+        **recipe,
+    }
+    started_s = time.time()
+    metrics = run(DistillConfig.from_mapping(settings, "benchmark"))
+    return {**recipe, "dev": metrics["dev"], "epochs": metrics["epochs"], "wall_s": round(time.time() - started_s, 1)}
+
+
+def main() -> None:
+    """Train the grid and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", required=True, help="run directory of jobs.prepare")
+    parser.add_argument("--label_schema", default="esci")
+    parser.add_argument("--work", required=True, help="directory for the students")
+    parser.add_argument("--learning_rates", type=float, nargs="+", default=[5e-5, 1e-4, 2e-4])
+    parser.add_argument("--num_epochs", type=int, nargs="+", default=[3, 5])
+    parser.add_argument("--class_weights", nargs="+", default=["none", "balanced"], choices=["none", "balanced"])
+    parser.add_argument("--global_batch", type=int, default=32)
+    parser.add_argument("--max_length", type=int, default=128)
+    words = parser.parse_args()
+    from raylib.ray_session import ray_session
+    from raylib.runs import commit, package_versions
+
+    rows = []
+    with ray_session():
+        for weights, num_epochs, rate in itertools.product(words.class_weights, words.num_epochs, words.learning_rates):
+            rows.append(train(words, rate, num_epochs, None if weights == "none" else weights))
+            print(
+                {name: rows[-1][name] for name in ("learning_rate", "num_epochs", "class_weights", "dev")}, flush=True
+            )
+    record = {
+        "command": f"python -m benchmarks.student_recipe --pairs RUN --label_schema {words.label_schema} --work DIR",
+        "commit": commit(),
+        "versions": package_versions(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "global_batch": words.global_batch,
+        "max_length": words.max_length,
+        "rows": rows,
+    }
+    path = RESULTS / f"student_recipe_{Path(words.label_schema).stem}"
+    path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    path.with_suffix(".md").write_text(report(record))
+    print(path.with_suffix(".md").read_text())
+
+
+def report(record: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    lines = [
+        "# The student's recipe, chosen on dev",
+        "",
+        f"Command: `{record['command']}`, commit {record['commit']}; {record['machine']}. MiniLM, BERT alone, batch "
+        f"{record['global_batch']}, {record['max_length']} tokens. Figures are those of the best epoch on dev, in %.",
+        "",
+        "| learning rate | epochs | class weights | dev accuracy | dev macro-F1 | best epoch | wall s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(record["rows"], key=lambda row: -row["dev"]["macro_f1"]):
+        best = max(range(len(row["epochs"])), key=lambda number: row["epochs"][number]["dev_macro_f1"]) + 1
+        lines.append(
+            f"| {row['learning_rate']:g} | {row['num_epochs']} | {row['class_weights'] or 'none'} "
+            f"| {100 * row['dev']['accuracy']:.1f} | {100 * row['dev']['macro_f1']:.1f} | {best} | {row['wall_s']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
