@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: demo test check format clean-demo
+.PHONY: demo test check format clean-demo faults
 
 $(STAMP): requirements-cpu.lock requirements-dev.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || command -v python3 >/dev/null || { echo "Python 3.11 is needed: install it or say make PYTHON=/path/to/python3.11"; exit 1; }
@@ -36,3 +36,6 @@ format: $(STAMP)
 
 clean-demo:
 	rm -rf runs/demo
+
+faults: $(STAMP)
+	$(BIN)/python -m pytest tests/integration/test_faults.py -s --kills 100

@@ -66,8 +66,8 @@ def requests(words: argparse.Namespace) -> list[dict[str, Any]]:
                 "seed": request_seed(pair["pair_id"], perspective.name, sample, config.seed),
             },
         }
-        for unit in plan.units
-        for pair in read_unit(plan, unit)
+        for index in range(plan.num_units)
+        for pair in read_unit(plan, plan.unit(index))
         for perspective in perspectives
         for sample in range(config.samples)
     ]

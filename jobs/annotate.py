@@ -3,18 +3,22 @@
     python -m jobs.annotate --config FILE --output runs/annotate --pairs runs/prepare
 
 Each unit of `pairs_per_unit` pairs becomes one file when all of its answers are in; a rerun does the missing units.
+With `--replay true` a finished run asks its rejected requests once more.
 """
 
+import uuid
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from raylib import tables
 from raylib.annotation.fingerprint import annotation_facts, check_adapter, check_model, refuse_mixture
+from raylib.annotation.replay import replay_number
 from raylib.annotation.requests import Sampling
+from raylib.annotation.settings import EndpointSection, EngineSection, LimitsSection
 from raylib.annotation.units import absolute_uri, plan_units
-from raylib.config import JobConfig, Section, main
+from raylib.config import JobConfig, main
 from raylib.labels import LabelSchema
 from raylib.models import resolve_model
 from raylib.prompts import PERSPECTIVES, load_perspective
@@ -22,22 +26,10 @@ from raylib.ray_session import ray_session
 from raylib.runs import Run, require_done
 
 
-class EngineSection(Section):
-    """The vLLM engines; each is one process."""
-
-    num_engines: int = Field(1, ge=1, description="engines, each with its own copy of the model")
-    num_cpus: float = Field(1.0, gt=0, description="cores an engine takes; on a CPU also its threads")
-    num_gpus: float = Field(0.0, ge=0, description="GPUs an engine takes; 0 = the CPU build of vLLM")
-    tensor_parallel_size: int = Field(1, ge=1, description="GPUs over which an engine splits the model")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="weights' number format")
-    max_model_len: int | None = Field(None, ge=16, description="tokens of prompt + answer; null = the model's own")
-    max_num_seqs: int = Field(256, ge=1, description="answers that an engine generates at the same time")
-    kv_cache_memory_bytes: int | None = Field(None, ge=1 << 20, description="null = vLLM's choice; 512 MiB on a CPU")
-    enforce_eager: bool = Field(False, description="no compilation: starts 20 s sooner, a tiny model runs half as fast")
-
-
 class AnnotateConfig(JobConfig):
     """Let the teacher answer every pair from every perspective, several times."""
+
+    adjustable: ClassVar[tuple[str, ...]] = ("replay", "limits", "engine.num_engines", "engine.num_cpus")
 
     output: str = Field(description="run directory of the rationales table")
     pairs: str = Field(description="run directory of the pairs table (jobs.prepare)")
@@ -56,6 +48,9 @@ class AnnotateConfig(JobConfig):
     seed: int = Field(0, description="with pair, perspective and sample it gives each answer's own seed")
     pairs_per_unit: int = Field(128, ge=1, description="pairs a file: what a lost engine has to do again")
     engine: EngineSection = Field(EngineSection(), description="the vLLM engines")
+    endpoint: EndpointSection | None = Field(None, description="answers in place of vLLM; null = vLLM")
+    limits: LimitsSection = Field(LimitsSection(), description="retries, error budget, watchdog")
+    replay: bool = Field(False, description="ask the rejected requests of a finished run again, with new seeds")
 
     @model_validator(mode="after")
     def _consistent(self) -> "AnnotateConfig":
@@ -63,12 +58,15 @@ class AnnotateConfig(JobConfig):
             raise ValueError("temperature 0 gives the same answer every time: set samples to 1")
         if self.engine.tensor_parallel_size > max(self.engine.num_gpus, 1):
             raise ValueError("engine.tensor_parallel_size is larger than engine.num_gpus")
+        if self.endpoint and self.adapter:
+            raise ValueError("adapter: an endpoint serves adapters under model names; set endpoint.model to it")
         return self
 
 
 def run(config: AnnotateConfig) -> dict[str, Any]:
-    """Annotate; returns the metrics. requests in = rows out + rejected; unparsed answers are rows with an `error`."""
+    """Annotate; returns the metrics. requests in = rows out + rejected by reason."""
     run = Run(config.output, "annotate", config)
+    replay = replay_number(run, config.replay)
     if run.is_done:
         return run.metrics()
     schema = LabelSchema.load(config.label_schema)
@@ -76,7 +74,10 @@ def run(config: AnnotateConfig) -> dict[str, Any]:
     for perspective in perspectives:
         perspective.check(schema, config.num_few_shots)
     model, adapter = resolve_model(config.model), config.adapter and str(Path(config.adapter).absolute())
-    check_model(model)
+    if config.endpoint:
+        model = f"{config.endpoint.base_url} {config.endpoint.model}"
+    else:
+        check_model(model, config.engine.max_model_len)
     if adapter:
         check_adapter(adapter)
     require_done(config.pairs)
@@ -87,14 +88,12 @@ def run(config: AnnotateConfig) -> dict[str, Any]:
     facts = annotation_facts(
         model, adapter, schema, perspectives, config.num_few_shots, vars(sampling), config.engine.dtype
     )
-    refuse_mixture(run, facts["fingerprint"], config.pairs)
+    refuse_mixture(run, facts, config.pairs)
     run.write_provenance(inputs={"pairs": config.pairs}, **facts)
 
     from raylib.annotation.annotator import AnnotationTask
     from raylib.annotation.dispatch import annotate_units
-    from raylib.annotation.engine import EngineSettings
 
-    engine = config.engine.model_dump(exclude={"num_engines"})
     task = AnnotationTask(
         output=absolute_uri(run.uri),
         plan=plan,
@@ -103,11 +102,15 @@ def run(config: AnnotateConfig) -> dict[str, Any]:
         samples=config.samples,
         num_few_shots=config.num_few_shots,
         sampling=sampling,
-        engine=EngineSettings(model=model, adapter=adapter, **engine),
+        max_attempts=config.limits.max_attempts if config.temperature else 1,  # greedy says the same every time
+        engine=config.endpoint.start() if config.endpoint else config.engine.start(model, adapter),
         fingerprint=facts["fingerprint"],
+        driver=uuid.uuid4().hex,
+        replay=replay,
     )
     with ray_session():
-        progress = annotate_units(task, config.engine.num_engines)
+        limits = config.limits.start()
+        progress = annotate_units(task, config.engine.num_engines, config.engine.num_cpus, limits)
     return run.finish(
         rows_in=plan.num_pairs * len(perspectives) * config.samples,
         rows_out=progress.total.rows_out,

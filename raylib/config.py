@@ -10,7 +10,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +26,9 @@ class Section(BaseModel):
 
 class JobConfig(Section):
     """Base of every job's configuration; the class docstring is the job's `--help` text."""
+
+    # Settings (or sections) that shape no row: an unfinished run may go on with other values of them.
+    adjustable: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_mapping(cls, values: Any, where: str) -> Self:

@@ -31,6 +31,10 @@ class BudgetError(TricotError):
     """More rows were rejected than the job's error budget allows; the text has the counts by reason."""
 
 
+class StalledError(TricotError):
+    """Nothing moved for too long; the text says what each engine was doing and where its state was written."""
+
+
 class RowCountError(TricotError):
     """rows in != rows out + rejected + skipped: a bug that would otherwise lose rows silently."""
 

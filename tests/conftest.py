@@ -1,6 +1,12 @@
 """No time limit on property tests: a bound on time belongs in a benchmark."""
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("no-clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no-clock")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the fault suite goes on."""
+    parser.addoption("--kills", type=int, default=3, help="random kills in tests/integration/test_faults.py")

@@ -1,16 +1,47 @@
 """The Ray Data actor: turns units of pairs into finished unit files."""
 
 import json
+import os
 import time
+import traceback
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from raylib.annotation.engine import Engine, EngineSettings
-from raylib.annotation.requests import Answer, Request, Sampling, UnitStats, rationale_row, rejected_row
-from raylib.annotation.units import Plan, Unit, done_units, read_unit, unit_stats, write_unit
+from raylib.annotation import attempts
+from raylib.annotation.attempts import Attempt
+from raylib.annotation.heartbeat import Heartbeat
+from raylib.annotation.requests import (
+    PARSE_REASONS,
+    Answer,
+    EngineStart,
+    Outcome,
+    Prompt,
+    Rejection,
+    Request,
+    Sampling,
+    TooLongError,
+    UnitStats,
+    judge,
+    rejected_row,
+)
+from raylib.annotation.units import (
+    Plan,
+    Unit,
+    done_units,
+    read_answers,
+    read_unit,
+    request_key,
+    unit_stats,
+    write_unit,
+)
+from raylib.errors import TricotError
 from raylib.labels import LabelSchema
-from raylib.prompts import Perspective, encode_prompt
+from raylib.prompts import Perspective
+
+ENGINE_DIED = 70  # exit status of an actor whose engine raised
+NO_PROMPT = Prompt((), None)
 
 
 @dataclass(frozen=True)
@@ -24,31 +55,45 @@ class AnnotationTask:
     samples: int
     num_few_shots: int
     sampling: Sampling
-    engine: EngineSettings
+    max_attempts: int
+    engine: EngineStart
     fingerprint: str
+    driver: str  # names one attempt of the job
+    replay: int = 0  # number of the replay of rejected requests; 0 = the run itself
 
 
 @dataclass
-class _OpenUnit:
+class OpenUnit:
     """A unit whose answers are coming in."""
 
     unit: Unit
     num_requests: int
-    answers: list[Answer] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
+    stats: UnitStats
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # by position of the request
+    rejected: dict[int, dict[str, Any]] = field(default_factory=dict)
+    earlier_attempts: dict[int, int] = field(default_factory=dict)  # of requests that a replay asks again
 
     @property
     def is_complete(self) -> bool:
-        return len(self.answers) + len(self.rejected) == self.num_requests
+        """Whether every request has come to an end."""
+        return len(self.rows) + len(self.rejected) == self.num_requests
+
+    def reject(self, rejection: Rejection) -> None:
+        """Note a request that will have no answer."""
+        self.rejected[rejection.request.position] = rejected_row(rejection)
+        self.stats.rejected[rejection.reason] += 1
 
 
 class Annotator:
     """Holds one engine; called with a batch of unit indices, writes each unit's file and yields its counts."""
 
-    def __init__(self, task: AnnotationTask) -> None:
+    def __init__(self, task: AnnotationTask, board: Any) -> None:
         self.task = task
-        self.engine = Engine(task.engine, task.sampling)
+        self.heartbeat = Heartbeat(board)
+        self.heartbeat.beat("starting")
+        self.engine = task.engine.start(task.sampling)
         self.ready_at_s = time.time()
+        self.heartbeat.beat("idle")
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
         """Yield one row a unit, in the batch's order.
@@ -56,63 +101,162 @@ class Annotator:
         Ray retries the whole call when the process dies: units that are written already are only reported, and the
         fixed order lets Ray tell which rows it has seen.
         """
-        task = self.task
-        units = [task.plan.units[int(index)] for index in batch["unit"]]
-        done = done_units(task.output, task.plan)
-        stats = {unit.index: unit_stats(task.output, unit) for unit in units if unit.index in done}
-        finished = self._annotate([unit for unit in units if unit.index not in done])
-        for unit in units:
-            while unit.index not in stats:
-                closed, counts = next(finished)
-                stats[closed.index] = counts
-            yield {"stats": [json.dumps(stats[unit.index])], "ready_at_s": [self.ready_at_s]}
+        order = [int(index) for index in batch["unit"]]
+        written = done_units(self.task.output)
+        stats = {index: unit_stats(self.task.output, index) for index in order if index in written}
+        stats = {index: one for index, one in stats.items() if UnitStats.from_dict(one).is_done(self.task.replay)}
+        finished = self._annotate([self.task.plan.unit(index) for index in order if index not in stats])
+        for index in order:
+            while index not in stats:
+                unit, counts = next(finished)
+                stats[unit.index] = counts
+            yield {"unit": [index], "stats": [json.dumps(stats[index])], "ready_at_s": [self.ready_at_s]}
+        self.heartbeat.beat("idle")
 
     def _annotate(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, dict[str, Any]]]:
-        open_units: dict[int, _OpenUnit] = {}
-        for answer in self.engine.stream(self._requests(units, open_units)):
-            open_units[answer.request.unit].answers.append(answer)
+        """Units over which engines have died come last, their pairs one at a time (see raylib.annotation.attempts)."""
+        open_units: dict[int, OpenUnit] = {}
+        isolated: list[tuple[Unit, Attempt]] = []
+        yield from self._work(self._requests_of_units(units, open_units, isolated), open_units)
+        for unit, attempt in isolated:
+            yield from self._isolated(unit, attempt)
+
+    def _isolated(self, unit: Unit, attempt: Attempt) -> Iterator[tuple[Unit, dict[str, Any]]]:
+        pairs = read_unit(self.task.plan, unit)
+        open_unit = self._open(unit, pairs)
+        for number, pair in enumerate(pairs):
+            pair_id = pair["pair_id"]
+            if attempt.is_hopeless(pair_id):
+                for request in self._unsent(unit, number, pair):
+                    if request.position in open_unit.rows:
+                        continue
+                    open_unit.reject(Rejection(request, "engine", f"{attempts.DEATHS_OF_A_PAIR} engines died over it"))
+                continue
+            deaths = attempt.deaths.get(pair_id, 0)
+            attempt.deaths[pair_id] = deaths + 1  # true if this process does not come to the next line but one
+            attempts.write(self.task.output, unit.name, attempt)
+            yield from self._work(iter(self._requests_of_pair(open_unit, number, pair)), {unit.index: open_unit})
+            attempt.deaths[pair_id] = deaths
+        yield from self._close({unit.index: open_unit})
+
+    def _work(
+        self, requests: Iterator[Request], open_units: dict[int, OpenUnit]
+    ) -> Iterator[tuple[Unit, dict[str, Any]]]:
+        """Send requests as the engine has room, settle what comes back, write and yield units as they get complete."""
+        again: deque[Request] = deque()
+        steps = self.engine.stream(lambda: again.popleft() if again else next(requests, None))
+        while True:
+            try:
+                outcomes = next(steps, None)
+            except TricotError:  # the settings are wrong: another engine would find the same
+                raise
+            except Exception:  # whatever an engine raises: Ray Data would end the job, and this engine is lost
+                traceback.print_exc()
+                os._exit(ENGINE_DIED)
+            for outcome in outcomes or ():
+                request = self._settle(open_units[outcome.request.unit], outcome)
+                if request:
+                    again.append(request)
+            self.heartbeat.working(open_units.values())
             yield from self._close(open_units)
-        yield from self._close(open_units)
+            if outcomes is None:
+                return
 
-    def _requests(self, units: Sequence[Unit], open_units: dict[int, _OpenUnit]) -> Iterator[Request]:
-        """The requests of the units, unit by unit, pair by pair, and so that neighbours share their prefill."""
-        task = self.task
+    def _settle(self, open_unit: OpenUnit, outcome: Outcome) -> Request | None:
+        """Note an outcome, or return the request for its next attempt."""
+        request = outcome.request
+        if isinstance(outcome, Answer):
+            open_unit.stats.add_answer(outcome)
+            judged = judge(outcome, self.task.schema, self.task.fingerprint)
+            if not isinstance(judged, Rejection):
+                open_unit.rows[request.position] = judged
+                open_unit.stats.add_row(judged)
+                return None
+            outcome = judged
+        attempts_here = request.attempt - open_unit.earlier_attempts.get(request.position, 0)
+        if outcome.reason in PARSE_REASONS and attempts_here < self.task.max_attempts:
+            open_unit.stats.retried[outcome.reason] += 1
+            return request.again()
+        open_unit.reject(outcome)
+        return None
+
+    def _open(self, unit: Unit, pairs: Sequence[dict[str, Any]]) -> OpenUnit:
+        num_requests = len(pairs) * len(self.task.perspectives) * self.task.samples
+        if not self.task.replay:
+            return OpenUnit(unit, num_requests, UnitStats(num_pairs=len(pairs)))
+        stats = UnitStats.from_dict(unit_stats(self.task.output, unit.index))
+        stats.rejected.clear()
+        open_unit = OpenUnit(unit, num_requests, replace(stats, replay=self.task.replay))
+        rows, rejected = read_answers(self.task.output, unit.index)
+        row_of = {request_key(row): row for row in rows}
+        attempt_of = {request_key(json.loads(row["payload"])): row["attempt"] for row in rejected}
+        for number, pair in enumerate(pairs):
+            for request in self._unsent(unit, number, pair):
+                key = (request.pair_id, request.perspective, request.sample)
+                if key in row_of:
+                    open_unit.rows[request.position] = row_of[key]
+                else:
+                    open_unit.earlier_attempts[request.position] = attempt_of[key]
+        return open_unit
+
+    def _requests_of_units(
+        self, units: Sequence[Unit], open_units: dict[int, OpenUnit], isolated: list[tuple[Unit, Attempt]]
+    ) -> Iterator[Request]:
+        """The requests of the units, unit by unit, pair by pair, so that neighbours share their prefill."""
         for unit in units:
-            pairs = read_unit(task.plan, unit)
-            num_requests = len(pairs) * len(task.perspectives) * task.samples
-            open_unit = open_units[unit.index] = _OpenUnit(unit, num_requests)
-            position = 0
-            for pair in pairs:
-                for perspective in task.perspectives:
-                    messages = perspective.messages(task.schema, pair, task.num_few_shots)
-                    prompt_ids = encode_prompt(self.engine.tokenizer, messages)
-                    needed = len(prompt_ids) + task.sampling.max_tokens
-                    for sample in range(task.samples):
-                        request = Request(
-                            unit=unit.index,
-                            position=position,
-                            pair_id=pair["pair_id"],
-                            bucket=pair["bucket"],
-                            perspective=perspective.name,
-                            sample=sample,
-                            prompt_ids=prompt_ids,
-                        )
-                        position += 1
-                        if needed > self.engine.max_model_len:
-                            detail = f"{needed} tokens with the answer's, the model takes {self.engine.max_model_len}"
-                            open_unit.rejected.append(rejected_row(request, "too_long", detail))
-                        else:
-                            yield request
+            attempt = attempts.begin(self.task.output, unit.name, self.task.driver)
+            if attempt.is_isolated:
+                isolated.append((unit, attempt))
+                continue
+            pairs = read_unit(self.task.plan, unit)
+            open_unit = open_units[unit.index] = self._open(unit, pairs)
+            for number, pair in enumerate(pairs):
+                yield from self._requests_of_pair(open_unit, number, pair)
 
-    def _close(self, open_units: dict[int, _OpenUnit]) -> Iterator[tuple[Unit, dict[str, Any]]]:
+    def _requests_of_pair(self, open_unit: OpenUnit, number: int, pair: dict[str, Any]) -> Iterator[Request]:
+        """The requests that can be sent; the others are rejected here."""
+        prompts: dict[str, Prompt | Rejection] = {}
+        for unsent in self._unsent(open_unit.unit, number, pair):
+            if unsent.position in open_unit.rows:
+                continue
+            request = replace(unsent, attempt=open_unit.earlier_attempts.get(unsent.position, 0) + 1)
+            if request.perspective not in prompts:
+                prompts[request.perspective] = self._prompt(request, pair)
+            prompt = prompts[request.perspective]
+            if isinstance(prompt, Prompt):
+                yield replace(request, prompt=prompt)
+            else:
+                open_unit.reject(replace(prompt, request=request))
+
+    def _unsent(self, unit: Unit, number: int, pair: dict[str, Any]) -> Iterator[Request]:
+        """Every request of a pair, still without its prompt; `number` is the pair's place in the unit."""
+        task = self.task
+        position = number * len(task.perspectives) * task.samples
+        for perspective in task.perspectives:
+            for sample in range(task.samples):
+                yield Request(
+                    unit.index, position, pair["pair_id"], pair["bucket"], perspective.name, sample, NO_PROMPT
+                )
+                position += 1
+
+    def _prompt(self, request: Request, pair: dict[str, Any]) -> Prompt | Rejection:
+        blank = [name for name in ("query", "title") if not pair[name].strip()]
+        if blank:
+            return Rejection(request, "bad_text", f"blank {' and '.join(blank)}")
+        perspective = next(one for one in self.task.perspectives if one.name == request.perspective)
+        try:
+            return self.engine.prompt(perspective.messages(self.task.schema, pair, self.task.num_few_shots))
+        except TooLongError as error:
+            return Rejection(request, "too_long", str(error))
+
+    def _close(self, open_units: dict[int, OpenUnit]) -> Iterator[tuple[Unit, dict[str, Any]]]:
         for open_unit in [open_unit for open_unit in open_units.values() if open_unit.is_complete]:
-            del open_units[open_unit.unit.index]
-            counts = UnitStats(num_pairs=open_unit.unit.num_pairs)
-            rows = []
-            for answer in sorted(open_unit.answers, key=lambda answer: answer.request.position):
-                row = rationale_row(answer, self.task.schema, self.task.fingerprint)
-                counts.add_row(row, answer.cached_tokens)
-                rows.append(row)
-            counts.rejected.update(row["reason"] for row in open_unit.rejected)
-            write_unit(self.task.output, open_unit.unit, rows, open_unit.rejected, counts.to_dict())
-            yield open_unit.unit, counts.to_dict()
+            unit = open_unit.unit
+            del open_units[unit.index]
+            stats = open_unit.stats.to_dict()
+            rows = [open_unit.rows[position] for position in sorted(open_unit.rows)]
+            rejected = [open_unit.rejected[position] for position in sorted(open_unit.rejected)]
+            write_unit(self.task.output, unit, rows, rejected, stats)
+            attempts.end(self.task.output, unit.name)
+            self.heartbeat.count(open_unit.stats)
+            yield unit, stats

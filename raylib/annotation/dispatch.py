@@ -1,138 +1,170 @@
-"""Runs the units of a plan on a pool of engines through Ray Data, and reports how far it is."""
+"""Runs the units of a plan on a pool of engines through Ray Data, and watches over them."""
 
+import itertools
 import json
 import os
+import queue
+import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 from raylib.annotation.annotator import AnnotationTask, Annotator
+from raylib.annotation.heartbeat import Board
+from raylib.annotation.progress import Limits, Progress, load_progress
 from raylib.annotation.requests import UnitStats
-from raylib.annotation.units import done_units, unit_stats
-from raylib.errors import ConfigError
+from raylib.errors import ConfigError, StalledError
+from raylib.tables import write_text
 
 MAX_START_FAILURES = 2  # in a row, after which the job fails
-MAX_UNITS_PER_TASK = 8
+MAX_UNITS_PER_TASK = 64
+MAX_DEATHS_A_UNIT = 25  # engines lost without one finished unit: it is not a bad pair, it is the engine
+TASKS_PER_ENGINE = 16  # enough that engines end together, few enough that they seldom drain
 PROGRESS_EVERY_S = 5.0
+SAVE_EVERY_S = 30.0
 
 
-@dataclass
-class Progress:
-    """Counts of finished units, with and without those of earlier attempts."""
-
-    num_units: int
-    num_pairs: int
-    total: UnitStats = field(default_factory=UnitStats)
-    here: UnitStats = field(default_factory=UnitStats)
-    units_done: int = 0
-    units_done_here: int = 0
-    started_at_s: float = field(default_factory=time.time)
-    ready_at_s: float | None = None  # when the first engine of this attempt had started
-    work_s: float = 0.0  # since then
-
-    def add(self, stats: UnitStats, ready_at_s: float) -> None:
-        """Count a unit that this attempt finished."""
-        self.total.add(stats)
-        self.here.add(stats)
-        self.units_done += 1
-        self.units_done_here += 1
-        self.ready_at_s = min(self.ready_at_s or ready_at_s, ready_at_s)
-        self.work_s = max(time.time() - self.ready_at_s, 1e-9)
-
-    @property
-    def pairs_per_s(self) -> float:
-        """Pairs a second of this attempt, start-up apart."""
-        return self.here.num_pairs / self.work_s if self.work_s else 0.0
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Generated tokens a second of this attempt, start-up apart."""
-        return self.here.generated_tokens / self.work_s if self.work_s else 0.0
-
-    def line(self) -> str:
-        """One line: done, rates of this attempt, time left, losses, shared prefill."""
-        left_s = int((self.num_pairs - self.total.num_pairs) / self.pairs_per_s) if self.pairs_per_s else 0
-        errors, rejected = self.total.errors.total(), self.total.rejected.total()
-        hit_rate = self.total.cached_tokens / max(self.total.prompt_tokens, 1)
-        return (
-            f"annotate: {self.units_done}/{self.num_units} units, {self.total.num_pairs:,}/{self.num_pairs:,} pairs, "
-            f"{self.pairs_per_s:.2f} pairs/s, {self.tokens_per_s:,.0f} tokens/s, "
-            f"ETA {left_s // 3600:d}:{left_s // 60 % 60:02d}:{left_s % 60:02d}, "
-            f"answers {self.total.rows_out:,} (unparsed {errors:,}), rejected {rejected:,}, prefix cache {hit_rate:.0%}"
-        )
-
-    def facts(self) -> dict[str, Any]:
-        """For metrics.json; the rates are those of this attempt."""
-        counts = self.total.to_dict()
-        return {
-            **{name: counts[name] for name in ("num_pairs", "prompt_tokens", "cached_tokens", "generated_tokens")},
-            "errors": counts["errors"],
-            "labels": counts["labels"],
-            "num_units": self.num_units,
-            "units_done_here": self.units_done_here,
-            "start_up_s": round(self.ready_at_s - self.started_at_s, 1) if self.ready_at_s else 0.0,
-            "pairs_per_s": round(self.pairs_per_s, 3),
-            "generated_tokens_per_s": round(self.tokens_per_s, 1),
-        }
-
-
-def annotate_units(task: AnnotationTask, num_engines: int) -> Progress:
-    """Annotate every unit that is not done yet; needs a Ray session. Raises ConfigError when the pool cannot start.
+def annotate_units(task: AnnotationTask, num_engines: int, num_cpus: float, limits: Limits) -> Progress:
+    """Annotate every unit that is not done yet; needs a Ray session.
 
     Ray Data restarts a dead engine and repeats its task without limit (its default, max_restarts and max_task_retries
-    of -1); an engine that fails while it starts ends the job after three times in a row.
+    of -1); an engine that fails while it starts ends the job after three times in a row. Raises ConfigError when the
+    pool cannot start, BudgetError when too many requests are rejected, StalledError when nothing moves any more.
     """
     plan = task.plan
-    done = done_units(task.output, plan)
-    progress = Progress(len(plan.units), plan.num_pairs)
-    for index in sorted(done):
-        progress.total.add(UnitStats.from_dict(unit_stats(task.output, plan.units[index])))
-    progress.units_done = len(done)
-    unfinished = [unit.index for unit in plan.units if unit.index not in done]
-    if done:
+    progress = load_progress(task.output, plan, len(task.perspectives) * task.samples, task.replay)
+    left = [index for index in range(plan.num_units) if index not in progress.done]
+    if progress.done:
         print(
-            f"annotate: {len(done)} of {len(plan.units)} units were done before, {len(unfinished)} are left", flush=True
+            f"annotate: {len(progress.done)} of {plan.num_units} units were done before, {len(left)} are left",
+            flush=True,
         )
-    if unfinished:
-        _run(task, unfinished, num_engines, progress)
+    if left:
+        try:
+            _run(task, left, num_engines, num_cpus, limits, progress)
+        finally:
+            progress.save(task.output)
+    progress.check(limits.budget)
     return progress
 
 
-def _run(task: AnnotationTask, unfinished: list[int], num_engines: int, progress: Progress) -> None:
+def _run(
+    task: AnnotationTask, left: list[int], num_engines: int, num_cpus: float, limits: Limits, progress: Progress
+) -> None:
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    num_engines = min(num_engines, len(unfinished))
-    _check_resources(task, num_engines)
+    num_engines = min(num_engines, len(left))
+    num_gpus = task.engine.num_gpus
+    _check_resources(num_engines, num_cpus, num_gpus)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
     context = ray.data.DataContext.get_current()
     # A unit's counts are one small row: as a block of its own it reaches the driver before the task's other units end.
     context.target_max_block_size = 1
     context.max_consecutive_actor_init_deaths = MAX_START_FAILURES
     context.enable_progress_bars = False
-    units_per_task = max(1, min(MAX_UNITS_PER_TASK, len(unfinished) // (2 * num_engines)))
+    units_per_task = max(1, min(MAX_UNITS_PER_TASK, len(left) // (TASKS_PER_ENGINE * num_engines)))
     dataset = ray.data.from_items(
-        [{"unit": index} for index in unfinished], override_num_blocks=len(unfinished)
+        [{"unit": index} for index in left], override_num_blocks=-(-len(left) // units_per_task)
     ).map_batches(
         Annotator,
-        fn_constructor_args=(task,),
+        fn_constructor_args=(task, board),
         batch_size=units_per_task,
         compute=ray.data.ActorPoolStrategy(size=num_engines),
-        num_cpus=task.engine.num_cpus,
-        num_gpus=task.engine.num_gpus or None,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus or None,
     )
-    printed_s = time.monotonic()
-    for row in dataset.iter_rows():
-        progress.add(UnitStats.from_dict(json.loads(row["stats"])), row["ready_at_s"])
-        if time.monotonic() - printed_s >= PROGRESS_EVERY_S:
+    _watch(_rows_or_nones(dataset), board, task.output, limits, progress)
+
+
+def _watch(rows: Iterator[dict[str, Any] | None], board: Any, output: str, limits: Limits, progress: Progress) -> None:
+    """Count finished units, print and store where the run is, and end it when a limit is reached."""
+    import ray
+
+    printed_s = saved_s = moved_s = time.monotonic()
+    ended = starts_at_unit = 0
+    for row in rows:
+        now_s = time.monotonic()
+        if row:
+            progress.add(int(row["unit"]), UnitStats.from_dict(json.loads(row["stats"])), row["ready_at_s"])
+            progress.check(limits.budget)
+        if now_s - printed_s >= PROGRESS_EVERY_S:
+            printed_s = now_s
+            reports, num_starts = ray.get(board.reports.remote())
+            progress.open_requests = sum(report["open_requests"] for report in reports.values())
+            progress.open_tokens = sum(report["open_tokens"] for report in reports.values())
             print(progress.line(), flush=True)
-            printed_s = time.monotonic()
+            if progress.open_requests + progress.total.num_requests > ended:
+                ended, moved_s = progress.open_requests + progress.total.num_requests, now_s
+            elif now_s - moved_s > limits.stall_s:
+                _stop(output, reports, progress, f"no request has ended for {now_s - moved_s:.0f} s (limits.stall_s)")
+            if row or not progress.here.num_requests:
+                starts_at_unit = num_starts
+            elif num_starts - starts_at_unit > MAX_DEATHS_A_UNIT:
+                _stop(output, reports, progress, f"{num_starts - starts_at_unit} engines died without finishing a unit")
+        if now_s - saved_s >= SAVE_EVERY_S:
+            progress.note_history()
+            progress.save(output)
+            saved_s = now_s
+    progress.open_requests = progress.open_tokens = 0
+    progress.note_history()
     print(progress.line(), flush=True)
 
 
-def _check_resources(task: AnnotationTask, num_engines: int) -> None:
+def _rows_or_nones(dataset: Any) -> Iterator[dict[str, Any] | None]:
+    """The dataset's rows as they come, and None every second: a watchdog must not wait for the thing it watches."""
+    results: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+
+    def consume() -> None:
+        try:
+            for row in itertools.chain(dataset.iter_rows(), [None]):
+                results.put(row)
+        except BaseException as error:  # the driver's thread raises it
+            results.put(error)
+
+    threading.Thread(target=consume, daemon=True).start()
+    while True:
+        try:
+            result = results.get(timeout=1.0)
+        except queue.Empty:
+            yield None
+            continue
+        if result is None:
+            return
+        if isinstance(result, BaseException):
+            raise result
+        yield result
+
+
+def _stop(output: str, reports: dict[str, Any], progress: Progress, why: str) -> None:
+    """Write what each engine last said, then end the run."""
+    import ray
+
+    nodes = [{name: node[name] for name in ("NodeManagerAddress", "Alive", "Resources")} for node in ray.nodes()]
+    state = {
+        "why": why,
+        "units_done": len(progress.done),
+        "num_units": progress.plan.num_units,
+        "engines": reports,
+        "nodes": nodes,
+    }
+    write_text(f"{output}/stalled.json", json.dumps(state, indent=2, default=str))
+    silent = [
+        f"{report['node']} pid {report['pid']}: {report['state']}, silent for {time.time() - report['at_s']:.0f} s"
+        for report in reports.values()
+    ] or ["no engine has reported"]
+    raise StalledError(
+        f"{output}: {why}; {'; '.join(silent)}; the state of engines and nodes is in {output}/stalled.json; the same "
+        "command resumes"
+    )
+
+
+def _check_resources(num_engines: int, num_cpus: float, num_gpus: float) -> None:
     """Without this, Ray Data waits for ever for engines that a local Ray can never start."""
     import ray
 
-    needed = {"CPU": num_engines * task.engine.num_cpus, "GPU": num_engines * task.engine.num_gpus}
+    needed = {"CPU": num_engines * num_cpus, "GPU": num_engines * num_gpus}
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     short = [
         f"{amount:g} {name} (found {found.get(name, 0):g})"

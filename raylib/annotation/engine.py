@@ -6,12 +6,13 @@ engine drains only at the end of the stream. Traps met on real runs stand beside
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from raylib.annotation.requests import Answer, Request, Sampling, request_seed
+from raylib.annotation.requests import Answer, Outcome, Prompt, Request, Sampling, TooLongError, request_seed
+from raylib.prompts import encode_prompt
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -34,6 +35,10 @@ class EngineSettings:
     max_num_seqs: int
     kv_cache_memory_bytes: int | None
     enforce_eager: bool
+
+    def start(self, sampling: Sampling) -> "Engine":
+        """Start the engine in this process."""
+        return Engine(self, sampling)
 
 
 class Engine:
@@ -60,30 +65,28 @@ class Engine:
         self.tokenizer: Any = self._llm.get_tokenizer()
         self.max_model_len: int = self._llm.model_config.max_model_len
 
-    def stream(self, requests: Iterable[Request]) -> Iterator[Answer]:
-        """Answer requests in the order in which they finish."""
-        source = iter(requests)
+    def prompt(self, messages: Sequence[dict[str, str]]) -> Prompt:
+        """Encode a conversation; raises TooLongError when it and an answer are longer than the model takes."""
+        ids = encode_prompt(self.tokenizer, messages)
+        needed = len(ids) + self._sampling.max_tokens
+        if needed > self.max_model_len:
+            raise TooLongError(f"{needed} tokens with the answer's, the model takes {self.max_model_len}")
+        return Prompt(messages, ids)
+
+    def stream(self, next_request: Callable[[], Request | None]) -> Iterator[list[Outcome]]:
+        """Yield after each step of the engine the requests that it finished, possibly none.
+
+        `next_request` is asked whenever there is room, also after it returned None: an answer may bring a new
+        request. Ends when nothing runs and nothing more comes.
+        """
         running: dict[str, Request] = {}
-        is_exhausted = False
         while True:
-            while not is_exhausted and len(running) < self._max_in_flight:
-                request = next(source, None)
-                if request is None:
-                    is_exhausted = True
-                else:
-                    running[self._send(request)] = request
+            while len(running) < self._max_in_flight and (request := next_request()):
+                running[self._send(request)] = request
             if not running:
                 return
-            for output in cast("list[RequestOutput]", self._engine.step()):
-                if output.finished:
-                    (text,) = output.outputs
-                    yield Answer(
-                        request=running.pop(output.request_id),
-                        text=text.text,
-                        finish_reason=text.finish_reason or "unknown",
-                        cached_tokens=output.num_cached_tokens or 0,
-                        generated_tokens=len(text.token_ids),
-                    )
+            outputs = cast("list[RequestOutput]", self._engine.step())
+            yield [_answer(running.pop(output.request_id), output) for output in outputs if output.finished]
 
     def _send(self, request: Request) -> str:
         from vllm import SamplingParams
@@ -96,14 +99,26 @@ class Engine:
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             max_tokens=sampling.max_tokens,
-            seed=request_seed(request.pair_id, request.perspective, request.sample, sampling.seed),
+            seed=request_seed(request.pair_id, request.perspective, request.sample, sampling.seed, request.attempt),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         self._num_sent += 1
         request_id = str(self._num_sent)
-        prompt = tokens_input(request.prompt_ids)
+        prompt = tokens_input(list(request.prompt.ids or ()))
         self._engine.add_request(request_id, prompt, params, lora_request=self._adapter)
         return request_id
+
+
+def _answer(request: Request, output: "RequestOutput") -> Answer:
+    (text,) = output.outputs
+    return Answer(
+        request=request,
+        text=text.text,
+        finish_reason=text.finish_reason or "unknown",
+        prompt_tokens=len(request.prompt.ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+        generated_tokens=len(text.token_ids),
+    )
 
 
 def engine_arguments(settings: EngineSettings) -> dict[str, Any]:

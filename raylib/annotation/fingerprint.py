@@ -15,14 +15,20 @@ from raylib.runs import Run
 from raylib.runs import fingerprint as table_fingerprint
 
 
-def check_model(name_or_path: str) -> None:
-    """Raise InputError when a model directory has no weights or no chat template; an id is left to vLLM."""
+def check_model(name_or_path: str, max_model_len: int | None = None) -> None:
+    """Raise InputError when a model directory has no weights, no chat template or too small a context.
+
+    An id is left to vLLM.
+    """
     folder = Path(name_or_path)
     if not folder.is_dir():
         return
     _require_weights(folder, "model")
     if not _has_chat_template(folder):
         raise InputError(f"{folder}: its tokenizer has no chat template; annotation needs a model that has one")
+    length = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    if max_model_len and length and max_model_len > length:
+        raise InputError(f"engine.max_model_len is {max_model_len}, but {folder} takes {length} tokens; lower it")
 
 
 def check_adapter(path: str) -> None:
@@ -33,7 +39,7 @@ def check_adapter(path: str) -> None:
     _require_weights(folder, "adapter")
 
 
-def refuse_mixture(run: Run, fingerprint: str, pairs: str) -> None:
+def refuse_mixture(run: Run, facts: dict[str, Any], pairs: str) -> None:
     """Raise RunConflictError when an unfinished run was begun with another model, prompt, sampling or pairs table.
 
     The settings may be the same and the files behind them not; unit files of both would stand side by side.
@@ -42,13 +48,18 @@ def refuse_mixture(run: Run, fingerprint: str, pairs: str) -> None:
         earlier = json.loads(run.read_text("provenance.json"))
     except FileNotFoundError:
         return
-    if earlier["fingerprint"] != fingerprint:
-        what = "the model, the prompts or the code have changed"
-    elif earlier["inputs"]["pairs"]["fingerprint"] != table_fingerprint(pairs):
-        what = f"{pairs} has changed"
-    else:
-        return
-    raise RunConflictError(f"{run.uri}: begun earlier, and since then {what}; choose another output directory")
+    changes = [
+        f"{name}: {earlier.get(name)!r} there, {value!r} now"
+        for name, value in facts.items()
+        if name not in ("model", "fingerprint") and earlier.get(name) != value
+    ]
+    if earlier["inputs"]["pairs"]["fingerprint"] != table_fingerprint(pairs):
+        changes.append(f"the table {pairs} itself")
+    if changes:
+        raise RunConflictError(
+            f"{run.uri}: begun earlier, and since then something has changed that shapes the answers "
+            f"({'; '.join(changes)}); choose another output directory"
+        )
 
 
 def annotation_facts(

@@ -1,24 +1,30 @@
 """Units of annotation work: contiguous row ranges of the pairs table, each of which becomes one output file.
 
 A unit's file appears under its name only when all of its rows are written, so the files that exist say what is done:
-a restart does the rest, and no row is written twice. The plan follows from the table and the settings alone.
+a restart does the rest, and no row is written twice. The plan follows from the table and the settings alone. It is
+arithmetic over row counts and holds no list of ids or units: millions of pairs cost the driver what a hundred do.
 """
 
+import bisect
 import hashlib
 import heapq
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from raylib import tables
 from raylib.errors import InputError
 
 STATS_KEY = b"tricot.unit"
+UNIT_FILE = re.compile(r"unit-(\d+)\.parquet")
 PAIR_COLUMNS = ("pair_id", "bucket", "query", "title", "brand", "category", "attributes", "locale", "split")
 
 
@@ -36,17 +42,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class Unit:
-    """Rows [start, stop) of the table, counted over its files in order; `num_pairs` of them are selected."""
+    """Rows [start, stop) of the table, counted over its files in order."""
 
     index: int
     start: int
     stop: int
-    num_pairs: int
 
     @property
     def name(self) -> str:
         """Name of the unit's files."""
-        return f"unit-{self.index:05d}"
+        return unit_name(self.index)
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,25 @@ class Plan:
 
     files: tuple[str, ...]
     first_rows: tuple[int, ...]  # position in the table of each file's first row
+    num_rows: int  # of the table
     selection: Selection
-    units: tuple[Unit, ...]
+    num_pairs: int  # selected
+    rows_per_unit: int
 
     @property
-    def num_pairs(self) -> int:
-        """Selected pairs."""
-        return sum(unit.num_pairs for unit in self.units)
+    def num_units(self) -> int:
+        """Units; some may hold no selected pair."""
+        return -(-self.num_rows // self.rows_per_unit)
+
+    def unit(self, index: int) -> Unit:
+        """The unit with this index, 0 <= index < num_units."""
+        start = index * self.rows_per_unit
+        return Unit(index, start, min(start + self.rows_per_unit, self.num_rows))
+
+
+def unit_name(index: int) -> str:
+    """Name of a unit's files, without a suffix."""
+    return f"unit-{index:07d}"
 
 
 def absolute_uri(uri: str) -> str:
@@ -75,38 +92,37 @@ def pair_hash(pair_id: str) -> int:
 
 
 def plan_units(pairs_uri: str, splits: Sequence[str], max_pairs: int | None, pairs_per_unit: int) -> Plan:
-    """Cut the selected pairs of a table into units of `pairs_per_unit`.
+    """Cut a table into units of about `pairs_per_unit` selected pairs (as many rows each, in the table's order).
 
-    Reads two columns; memory is that of `max_pairs` integers. Raises InputError when nothing is selected.
+    Reads one column in batches; with `max_pairs` two, and holds that many integers. Raises InputError when nothing is
+    selected.
     """
     pairs_uri = absolute_uri(pairs_uri)
     files = tables.list_parquet(pairs_uri)
-    selection = Selection(tuple(splits), _cutoff(pairs_uri, splits, max_pairs))
-    first_rows, position = [], 0
-    for file in files:
-        first_rows.append(position)
-        position += tables.open_parquet(file).metadata.num_rows
-    units: list[Unit] = []
-    start = row = count = 0
-    for pair_id, split in _ids(pairs_uri):
-        row += 1
-        count += selection.keeps(pair_id, split)
-        if count == pairs_per_unit:
-            units.append(Unit(len(units), start, row, count))
-            start, count = row, 0
-    if count:
-        units.append(Unit(len(units), start, row, count))
-    if not units:
-        raise InputError(f"{pairs_uri}: no pair in split(s) {', '.join(splits)} among {row} rows; nothing to annotate")
-    return Plan(tuple(files), tuple(first_rows), selection, tuple(units))
+    num_rows = [tables.open_parquet(file).metadata.num_rows for file in files]
+    first_rows = tuple(itertools.accumulate(num_rows, initial=0))
+    in_splits = _count_splits(pairs_uri, splits)
+    if not in_splits:
+        raise InputError(
+            f"{pairs_uri}: no pair in split(s) {', '.join(splits)} among {first_rows[-1]} rows; nothing to annotate"
+        )
+    num_pairs = min(in_splits, max_pairs or in_splits)
+    return Plan(
+        files=tuple(files),
+        first_rows=first_rows[:-1],
+        num_rows=first_rows[-1],
+        selection=Selection(tuple(splits), _cutoff(pairs_uri, splits, max_pairs) if num_pairs < in_splits else None),
+        num_pairs=num_pairs,
+        rows_per_unit=max(1, pairs_per_unit * first_rows[-1] // num_pairs),
+    )
 
 
 def read_unit(plan: Plan, unit: Unit) -> list[dict[str, Any]]:
     """The selected pairs of a unit, in table order; opens only the files and row groups that hold them."""
     rows: list[dict[str, Any]] = []
-    for file, first_row in zip(plan.files, plan.first_rows, strict=True):
-        if first_row >= unit.stop:
-            break
+    first = bisect.bisect_right(plan.first_rows, unit.start) - 1
+    last = bisect.bisect_left(plan.first_rows, unit.stop)
+    for file, first_row in zip(plan.files[first:last], plan.first_rows[first:last], strict=True):
         rows += _read_range(file, unit.start - first_row, unit.stop - first_row)
     return [row for row in rows if plan.selection.keeps(row["pair_id"], row["split"])]
 
@@ -114,47 +130,77 @@ def read_unit(plan: Plan, unit: Unit) -> list[dict[str, Any]]:
 def write_unit(
     output: str, unit: Unit, rows: list[dict[str, Any]], rejected: list[dict[str, Any]], stats: dict[str, Any]
 ) -> None:
-    """Write a unit's rejects, then its rows with `stats` in the footer; the second file is what makes the unit done."""
-    if rejected:
-        batch = tables.rows_batch(rejected, tables.REJECTED)
-        tables.write_parquet(f"{output}/rejected/{unit.name}.parquet", tables.REJECTED, [batch])
+    """Write a unit's rejects, then its rows with `stats` in the footer; the second file is what makes the unit done.
+
+    A replay takes rows out of the rejects, so there the order is the other one: what is in both files counts as a row.
+    """
+    if not stats["replay"]:
+        _write_rejected(output, unit, rejected)
     schema = tables.RATIONALES.with_metadata({STATS_KEY: json.dumps(stats).encode()})
     batch = tables.rows_batch(rows, tables.RATIONALES)
     tables.write_parquet(f"{output}/{unit.name}.parquet", schema, [batch])
+    if stats["replay"]:
+        _write_rejected(output, unit, rejected)
 
 
-def unit_stats(output: str, unit: Unit) -> dict[str, Any]:
+def read_answers(output: str, index: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows and the rejects of a finished unit; a reject that has become a row is left out."""
+    rows: list[dict[str, Any]] = tables.open_parquet(f"{output}/{unit_name(index)}.parquet").read().to_pylist()
+    answered = {request_key(row) for row in rows}
+    uri = f"{output}/rejected/{unit_name(index)}.parquet"
+    found: list[dict[str, Any]] = tables.open_parquet(uri).read().to_pylist() if tables.exists(uri) else []
+    return rows, [row for row in found if request_key(json.loads(row["payload"])) not in answered]
+
+
+def request_key(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    """What names a request: pair_id, perspective, sample."""
+    return row["pair_id"], row["perspective"], row["sample"]
+
+
+def unit_stats(output: str, index: int) -> dict[str, Any]:
     """What `write_unit` was given, from the footer of a finished unit's file."""
-    file = tables.open_parquet(f"{output}/{unit.name}.parquet")
+    file = tables.open_parquet(f"{output}/{unit_name(index)}.parquet")
     stats: dict[str, Any] = json.loads(file.schema_arrow.metadata[STATS_KEY])
     return stats
 
 
-def done_units(output: str, plan: Plan) -> set[int]:
+def done_units(output: str) -> set[int]:
     """Indices of the units whose file exists."""
     fs, path = tables.filesystem(output)
-    names = {file.base_name for file in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))}
-    return {unit.index for unit in plan.units if f"{unit.name}.parquet" in names}
+    names = (file.base_name for file in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
+    return {int(found[1]) for found in map(UNIT_FILE.fullmatch, names) if found}
 
 
-def _ids(pairs_uri: str) -> Iterator[tuple[str, str]]:
-    for batch in tables.read_batches(pairs_uri, tables.PAIRS, ["pair_id", "split"]):
-        yield from zip(batch.column("pair_id").to_pylist(), batch.column("split").to_pylist(), strict=True)
+def _write_rejected(output: str, unit: Unit, rejected: list[dict[str, Any]]) -> None:
+    uri = f"{output}/rejected/{unit.name}.parquet"
+    if rejected:
+        tables.write_parquet(uri, tables.REJECTED, [tables.rows_batch(rejected, tables.REJECTED)])
+    elif tables.exists(uri):
+        tables.delete(uri)
+
+
+def _count_splits(pairs_uri: str, splits: Sequence[str]) -> int:
+    wanted = pa.array(splits, pa.string())
+    batches = tables.read_batches(pairs_uri, tables.PAIRS, ["split"])
+    return sum(pc.sum(pc.is_in(batch.column("split"), wanted)).as_py() or 0 for batch in batches)
 
 
 def _cutoff(pairs_uri: str, splits: Sequence[str], max_pairs: int | None) -> int | None:
     """The `max_pairs`-th smallest hash among the pairs of `splits`."""
     if max_pairs is None:
         return None
-    smallest = heapq.nsmallest(max_pairs, (pair_hash(pair_id) for pair_id, split in _ids(pairs_uri) if split in splits))
-    return smallest[-1] if smallest else None
+    wanted = pa.array(splits, pa.string())
+    ids = (
+        pair_id
+        for batch in tables.read_batches(pairs_uri, tables.PAIRS, ["pair_id", "split"])
+        for pair_id in batch.column("pair_id").filter(pc.is_in(batch.column("split"), wanted)).to_pylist()
+    )
+    return heapq.nsmallest(max_pairs, map(pair_hash, ids))[-1]
 
 
 def _read_range(file: str, start: int, stop: int) -> list[dict[str, Any]]:
     """Rows [start, stop) of one file, where the bounds may lie outside of it."""
     parquet = tables.open_parquet(file)
-    if stop <= 0 or start >= parquet.metadata.num_rows:
-        return []
     found: list[pa.Table] = []
     first = 0
     for group in range(parquet.num_row_groups):
@@ -163,5 +209,5 @@ def _read_range(file: str, start: int, stop: int) -> list[dict[str, Any]]:
             low, high = max(start - first, 0), min(stop - first, num_rows)
             found.append(parquet.read_row_group(group, columns=list(PAIR_COLUMNS)).slice(low, high - low))
         first += num_rows
-    rows: list[dict[str, Any]] = pa.concat_tables(found).to_pylist()
+    rows: list[dict[str, Any]] = pa.concat_tables(found).to_pylist() if found else []  # a file may hold no rows
     return rows

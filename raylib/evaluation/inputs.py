@@ -1,5 +1,6 @@
 """Reading what evaluation needs: judged pairs, traffic segments, models' scores and teachers' answers."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -147,11 +148,22 @@ def read_answers(uris: Sequence[str], judged: Judged, schema: LabelSchema) -> An
 
 
 def _answers(uris: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of the rationales tables, and of the requests that were rejected: the teacher owes their answers."""
     columns = ["pair_id", "perspective", "sample", "label", "error"]
     for uri in uris:
         for batch in tables.read_batches(uri, tables.RATIONALES, columns):
             for answer in batch.to_pylist():
                 yield uri, answer
+        for row in _rejected(f"{uri}/rejected"):
+            request = json.loads(row["payload"])
+            key = {name: request[name] for name in ("pair_id", "perspective", "sample")}
+            yield uri, {**key, "label": None, "error": row["reason"]}
+
+
+def _rejected(uri: str) -> Iterator[dict[str, Any]]:
+    if tables.exists(uri):
+        for batch in tables.read_batches(uri, tables.REJECTED):
+            yield from batch.to_pylist()
 
 
 def _class_indices(labels: pa.ChunkedArray, schema: LabelSchema, uri: str) -> Ints:

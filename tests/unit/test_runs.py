@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -119,3 +121,40 @@ def test_the_fingerprint_notices_a_changed_file(tmp_path: Path) -> None:
     file.write_bytes(b"two")
     os.utime(file, ns=(0, 10**9))
     assert fingerprint(str(tmp_path)) != before
+
+
+HOLDER = """
+import sys
+from tests.unit.test_runs import opened, Path
+opened(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_process_on_an_unfinished_run_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunConflictError, match=f"pid {holder.pid} on .* is working on this run"):
+            opened(tmp_path / "run")
+        holder.kill()
+    run = opened(tmp_path / "run")
+    run.finish(0, 0, {}, {})
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {"config.yaml", "metrics.json", "_SUCCESS"}
+
+
+class Adjustable(Demo):
+    """A job of which one section may change."""
+
+    adjustable = ("nested",)
+
+
+def test_adjustable_settings_may_change_in_an_unfinished_run_and_the_new_ones_are_stored(tmp_path: Path) -> None:
+    Run(str(tmp_path), "demo", Adjustable(output=str(tmp_path))).write_provenance()
+    Run(str(tmp_path), "demo", Adjustable(output=str(tmp_path), nested=Nested(rate=0.9)))
+    assert "rate: 0.9" in (tmp_path / "config.yaml").read_text()
+    with pytest.raises(RunConflictError, match="size"):
+        Run(str(tmp_path), "demo", Adjustable(output=str(tmp_path), size=2))

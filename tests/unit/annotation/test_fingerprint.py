@@ -61,17 +61,26 @@ def test_a_model_without_weights_or_template_is_told(tmp_path: Path) -> None:
         check_adapter(str(model))
 
 
+def test_a_context_beyond_the_models_is_refused(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "a")
+    (model / "config.json").write_text('{"max_position_embeddings": 768}')
+    check_model(str(model), 768)
+    with pytest.raises(InputError, match="takes 768 tokens"):
+        check_model(str(model), 1024)
+
+
 def test_an_unfinished_run_goes_on_only_with_the_same_model_prompts_and_pairs(tmp_path: Path) -> None:
     pairs = tmp_path / "pairs"
     pairs.mkdir()
     (pairs / "a.parquet").write_bytes(b"1")
     config = AnnotateConfig(output=str(tmp_path / "out"), pairs=str(pairs))
     run = Run(config.output, "annotate", config)
-    refuse_mixture(run, "f1", str(pairs))
-    run.write_provenance(inputs={"pairs": str(pairs)}, fingerprint="f1")
-    refuse_mixture(run, "f1", str(pairs))
-    with pytest.raises(RunConflictError, match="the model, the prompts or the code have changed"):
-        refuse_mixture(run, "f2", str(pairs))
+    facts = {"model_hash": "a1", "num_few_shots": 3, "fingerprint": "f1"}
+    refuse_mixture(run, facts, str(pairs))
+    run.write_provenance(inputs={"pairs": str(pairs)}, **facts)
+    refuse_mixture(run, facts, str(pairs))
+    with pytest.raises(RunConflictError, match=r"model_hash: 'a1' there, 'b2' now\)"):
+        refuse_mixture(run, {**facts, "model_hash": "b2", "fingerprint": "f2"}, str(pairs))
     (pairs / "a.parquet").write_bytes(b"22")
-    with pytest.raises(RunConflictError, match="pairs has changed"):
-        refuse_mixture(run, "f1", str(pairs))
+    with pytest.raises(RunConflictError, match="pairs itself"):
+        refuse_mixture(run, facts, str(pairs))

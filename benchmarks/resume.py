@@ -1,0 +1,220 @@
+"""What a restart of annotation costs: memory and time at 1, 4 and 16 M pairs, with 0, 50 and 99 % done.
+
+    python -m benchmarks.resume --work DIR [--millions 1 4 16]
+
+The engine is a stand-in that answers at once, so that what is measured is all of the job but the engine: planning,
+Ray Data, reading, writing, bookkeeping. Every phase is a process of its own; its memory is the largest sum of the
+proportional set sizes of the driver, the engines and Ray over time.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+RESULT = Path(__file__).parent / "results" / "resume"
+NUM_BUCKETS = 64
+PAIRS_PER_UNIT = 2048
+ANSWER = "what the shopper needs: role asked main product, item main product, same.\nLabel: Strongly Relevant"
+STOPS = (0.50, 0.99, 1.0)  # share of the units at which a start is killed; the last one runs to the end
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """Starts the stand-in: nothing to configure."""
+
+    num_gpus: float = 0.0
+
+    def start(self, _sampling: Any) -> "Parrot":
+        """The engine of this process."""
+        return Parrot()
+
+
+class Parrot:
+    """Answers every request with the same words, as many as come at once."""
+
+    def prompt(self, messages: Sequence[dict[str, str]]) -> Any:
+        """The conversation as it is."""
+        from raylib.annotation.requests import Prompt
+
+        return Prompt(messages, None)
+
+    def stream(self, next_request: Callable[[], Any]) -> Iterator[list[Any]]:
+        """Batches of 256 answers."""
+        from raylib.annotation.requests import Answer
+
+        while True:
+            batch = [request for _ in range(256) if (request := next_request())]
+            yield [Answer(request, ANSWER, "stop", 300, 290, 25) for request in batch]
+            if not batch:
+                return
+
+
+def write_pairs(output: Path, millions: int) -> None:
+    """A pairs table of one file a bucket, as prepare writes it."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from raylib import tables
+
+    rows = millions * 1_000_000 // NUM_BUCKETS
+    words = np.random.default_rng(0).choice(["red", "kettle", "steel", "1.5 l", "Norvik", "pro", "kids"], (rows, 6))
+    title = pa.array([" ".join(line) for line in words])
+    output.mkdir(parents=True)
+    for bucket in range(NUM_BUCKETS):
+        numbers = np.arange(rows) + bucket * rows
+        columns = {
+            "pair_id": pa.array(
+                [f"{number * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF:016x}" for number in numbers.tolist()]
+            ),
+            "bucket": pa.array(np.full(rows, bucket, np.int32)),
+            "query": pa.array(["red kettle"] * rows),
+            "item_id": pa.array([f"I{number}" for number in numbers.tolist()]),
+            "title": title,
+            "brand": pa.nulls(rows, pa.string()),
+            "category": pa.nulls(rows, pa.string()),
+            "attributes": pa.nulls(rows, pa.string()),
+            "locale": pa.array(["en"] * rows),
+            "impressions": pa.array(np.ones(rows, np.int64)),
+            "clicks": pa.array(np.zeros(rows, np.int64)),
+            "gold": pa.nulls(rows, pa.string()),
+            "split": pa.array(["train"] * rows),
+        }
+        pq.write_table(
+            pa.table(columns, schema=tables.PAIRS), output / f"bucket-{bucket:05d}.parquet", row_group_size=65_536
+        )
+
+
+def run_job(words: argparse.Namespace) -> None:
+    """One start of annotation with the stand-in, in this process; prints what the start cost."""
+    from raylib.annotation.annotator import AnnotationTask
+    from raylib.annotation.dispatch import annotate_units
+    from raylib.annotation.progress import ErrorBudget, Limits, load_progress
+    from raylib.annotation.requests import Sampling
+    from raylib.annotation.units import plan_units
+    from raylib.labels import LabelSchema
+    from raylib.prompts import load_perspective
+    from raylib.ray_session import ray_session
+
+    started_s = time.time()
+    plan = plan_units(f"{words.work}/pairs", ["train"], None, PAIRS_PER_UNIT)
+    planned_s = time.time()
+    load_progress(f"{words.work}/run", plan, 1)
+    print("START " + json.dumps({"plan_s": planned_s - started_s, "load_s": time.time() - planned_s}), flush=True)
+    task = AnnotationTask(
+        output=f"{words.work}/run",
+        plan=plan,
+        schema=LabelSchema.load("marketplace6"),
+        perspectives=(load_perspective("user_intent"),),
+        samples=1,
+        num_few_shots=0,
+        sampling=Sampling(0.7, 0.99, 50, 96, 0),
+        max_attempts=1,
+        engine=StandIn(),
+        fingerprint="stand-in",
+        driver=str(os.getpid()),
+    )
+    with ray_session(2):
+        annotate_units(task, 1, 1.0, Limits(ErrorBudget({}, 1), 600.0))
+
+
+def watch(words: argparse.Namespace, num_units: int, stop_at: float) -> dict[str, Any]:
+    """Start the job, kill it when a share of the units is done, and say what was seen."""
+    run = Path(words.work) / "run"
+    before = count_units(run)
+    command = [sys.executable, "-m", "benchmarks.resume", "--work", words.work, "--job"]
+    log = Path(words.work) / "log"
+    started_s = time.monotonic()
+    first_s = driver_bytes = total_bytes = 0
+    with log.open("w") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as job:
+        process = psutil.Process(job.pid)
+        while job.poll() is None and ((done := count_units(run)) < stop_at * num_units or stop_at == 1.0):
+            first_s = first_s or (done > before and time.monotonic() - started_s)
+            with contextlib.suppress(psutil.Error):
+                own = process.memory_full_info().pss
+                others = sum(child.memory_full_info().pss for child in process.children(recursive=True))
+                driver_bytes, total_bytes = max(driver_bytes, own), max(total_bytes, own + others)
+            time.sleep(0.2)
+        ended_s = time.monotonic()
+        for child in [process, *process.children(recursive=True)] if job.poll() is None else []:
+            child.kill()
+    start = next(line for line in log.read_text().splitlines() if line.startswith("START "))
+    return {
+        "units_before": before,
+        "units_after": count_units(run),
+        **{name: round(value, 2) for name, value in json.loads(start.removeprefix("START ")).items()},
+        "first_unit_s": round(first_s or ended_s - started_s, 1),
+        "wall_s": round(ended_s - started_s, 1),
+        "driver_mib": driver_bytes >> 20,
+        "all_mib": total_bytes >> 20,
+    }
+
+
+def count_units(run: Path) -> int:
+    """Finished units."""
+    return sum(name.startswith("unit-") for name in os.listdir(run)) if run.exists() else 0
+
+
+def main() -> None:
+    """Write tables, run the phases, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", required=True, help="directory for tables and runs; emptied")
+    parser.add_argument("--millions", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--job", action="store_true", help="internal: one start of the job")
+    words = parser.parse_args()
+    if words.job:
+        run_job(words)
+        return
+    from raylib.runs import commit, package_versions
+
+    rows: list[dict[str, Any]] = []
+    for millions in words.millions:
+        shutil.rmtree(words.work, ignore_errors=True)
+        write_pairs(Path(words.work) / "pairs", millions)
+        num_units = -(-millions * 1_000_000 // PAIRS_PER_UNIT)
+        for stop_at in STOPS:
+            rows.append({"millions": millions, **watch(words, num_units, stop_at)})
+            print(rows[-1], flush=True)
+    record = {"commit": commit(), "versions": package_versions(), "cores": os.cpu_count(), "rows": rows}
+    RESULT.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    RESULT.with_suffix(".md").write_text(report(record))
+    print(RESULT.with_suffix(".md").read_text())
+
+
+def report(record: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("ray", "pyarrow"))
+    lines = [
+        "# Resuming annotation: memory and time against the number of pairs",
+        "",
+        f"Command: `python -m benchmarks.resume`, commit {record['commit']}; {versions}; {record['cores']} cores, "
+        f"{platform.machine()}, {platform.system()}. Stand-in engine that answers at once, one perspective, one "
+        f"sample, units of {PAIRS_PER_UNIT:,} pairs. The job is killed (SIGKILL) at 50 and 99 %.",
+        "",
+        "| pairs | units done before | after | planning s | reading what is done s | first new unit after s | "
+        "whole phase s | driver, peak MiB | all processes, peak MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        lines.append(
+            f"| {row['millions']} M | {row['units_before']:,} | {row['units_after']:,} | {row['plan_s']} "
+            f"| {row['load_s']} | {row['first_unit_s']} | {row['wall_s']} | {row['driver_mib']:,} "
+            f"| {row['all_mib']:,} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
