@@ -1,7 +1,7 @@
 """Prompts: perspectives as versioned files, the form of questions and answers."""
 
 from raylib.prompts.answers import PAIR_FIELDS, PARSE_ERRORS, format_answer, format_pair, parse_answer
-from raylib.prompts.chat import encode_prompt, render_prompt
+from raylib.prompts.chat import encode_prompt, render
 from raylib.prompts.perspectives import PERSPECTIVES, UNIFIED, Perspective, load_perspective
 
 __all__ = [
@@ -15,5 +15,5 @@ __all__ = [
     "format_pair",
     "load_perspective",
     "parse_answer",
-    "render_prompt",
+    "render",
 ]

@@ -11,9 +11,9 @@ from typing import Any
 
 from raylib.errors import InputError
 from raylib.labels import LabelSchema
-from raylib.prompts import format_answer, format_pair, load_perspective
+from raylib.prompts import format_answer, format_pair, load_perspective, render
 from raylib.teacher.datasets import Example, Rejected, rejected_row
-from raylib.teacher.encoding import IGNORED, Message, render
+from raylib.teacher.encoding import IGNORED, Message
 
 TRACE_COLUMNS = ("schema", "perspective", "query", "locale", "title", "rationale", "label")
 PAIR_COLUMNS = ("query", "locale", "title")
@@ -116,13 +116,17 @@ class TraceDocuments:
 def text_documents(
     tokenizer: Any, texts: Iterable[str], max_length: int, rejected: list[Rejected]
 ) -> Iterator[Example]:
-    """Texts joined by the end token and cut into pieces of exactly `max_length` tokens; blank texts are rejected."""
+    """Texts joined by the end token and cut into pieces of exactly `max_length` tokens; blank texts are rejected.
+
+    A special token that is spelled out in a text is read as its characters.
+    """
     waiting: list[int] = []
     for text in texts:
         if not text.strip():
             rejected.append(rejected_row("dapt", "blank_text", "no text", {"text": text}))
             continue
-        waiting += [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        waiting += [*ids, tokenizer.eos_token_id]
         while len(waiting) >= max_length:
             yield {"input_ids": waiting[:max_length], "labels": waiting[:max_length]}
             waiting = waiting[max_length:]

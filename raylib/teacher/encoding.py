@@ -1,6 +1,6 @@
 """Conversations as token ids, with the loss on the answers only.
 
-Both trainers get token ids from here, and vLLM builds its prompts from the same chat template, so that the teacher is
+Both trainers get token ids from here, and prompts as annotation does from `raylib.prompts`, so that the teacher is
 asked in use exactly what it was asked in training.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from raylib.errors import InputError
+from raylib.prompts import encode_prompt
 
 IGNORED = -100  # label of a token that does not count in the loss (torch's cross entropy)
 Message = dict[str, str]
@@ -31,26 +32,12 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
-def render(tokenizer: Any, messages: Sequence[Message], is_prompt: bool) -> str:
-    """Text of a conversation; `is_prompt` opens the assistant's turn at its end.
-
-    Templates of reasoning models switch their own thinking off: the rationale is this product's reasoning.
-    """
-    text: str = tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=is_prompt, enable_thinking=False
-    )
-    return text
-
-
-def encode_prompt(tokenizer: Any, prompt: Sequence[Message]) -> list[int]:
-    """Token ids of a prompt, up to and with the opening of the assistant's turn."""
-    ids: list[int] = tokenizer(render(tokenizer, prompt, True), add_special_tokens=False)["input_ids"]
-    return ids
-
-
 def encode_completion(tokenizer: Any, completion: str) -> list[int]:
-    """Token ids of an answer and the token that ends it; the end is learned, else generation would run on."""
-    ids: list[int] = tokenizer(completion, add_special_tokens=False)["input_ids"]
+    """Token ids of an answer and the token that ends it; the end is learned, else generation would run on.
+
+    A rationale may quote a title that spells out a special token; it stays the spelling that the model wrote.
+    """
+    ids: list[int] = tokenizer(completion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return [*ids, tokenizer.eos_token_id]
 
 

@@ -2,7 +2,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from raylib.errors import InputError
-from raylib.teacher.encoding import IGNORED, dpo_example, encode_prompt, load_tokenizer, sft_example
+from raylib.prompts import encode_prompt
+from raylib.teacher.encoding import IGNORED, dpo_example, load_tokenizer, sft_example
 
 PROMPT = [{"role": "system", "content": "Judge."}, {"role": "user", "content": 'query: "red shoes"'}]
 ANSWER = "asked red, found blue.\nLabel: Attribute Mismatch"
