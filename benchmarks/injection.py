@@ -92,6 +92,7 @@ def annotate(words: argparse.Namespace, rows: list[Row]) -> tuple[dict[tuple[str
         "num_few_shots": words.num_few_shots,
         "max_tokens": words.max_tokens,
         "engine": json.loads(words.engine),
+        "limits": {"unparsed": 1.0, "too_long": 1.0},  # counted in the report
     }
     metrics = run(AnnotateConfig.from_mapping(settings, "benchmark"))
     answers = tables.read_table(f"{work}/answers", tables.RATIONALES, ["pair_id", "perspective", "label"]).to_pylist()

@@ -102,6 +102,7 @@ class PairTokenizer:
         encoded = self._tokenizer(
             distinct,
             add_special_tokens=False,
+            split_special_tokens=True,  # a seller's "[SEP]" is text
             truncation=True,
             max_length=self.max_length,
             return_attention_mask=False,

@@ -90,3 +90,10 @@ def test_stored_pairs_come_back(make_judged, tmp_path, num_pairs, embedding_size
     for name, value in vars(judged).items():
         np.testing.assert_array_equal(getattr(loaded, name), value)
         assert getattr(loaded, name).shape == value.shape
+
+
+def test_a_special_token_in_a_title_is_text(tokenizer):
+    pair_tokenizer = PairTokenizer(tokenizer, 24)
+    found = ids(pair_tokenizer.encode(["red shoe"], ["blue [SEP] boot [CLS]"]), 0)
+    assert found.count(tokenizer.sep_token_id) == 2
+    assert found.count(tokenizer.cls_token_id) == 1
