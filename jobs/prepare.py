@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from raylib.config import JobConfig, main
 from raylib.errors import ConfigError, InputError
 from raylib.labels import LabelSchema
+from raylib.logs.budget import MIN_MB
 from raylib.ray_session import ray_session
 from raylib.runs import Run, require_done
 
@@ -24,8 +25,9 @@ class PrepareConfig(JobConfig):
     input: str = Field(description="directory of *.parquet logs (or one file); for esci the directory of its two files")
     format: Literal["logs", "esci"] = Field("logs", description="plain logs, or the published ESCI release")
     label_schema: str = Field(description="name of a shipped label schema or path of a YAML file")
-    num_buckets: int = Field(
-        64, ge=1, le=100_000, description="files of the table; a bucket must fit in memory: 1 for each million log rows"
+    num_buckets: int = Field(64, ge=1, le=100_000, description="files of the table, the units of resuming later jobs")
+    task_memory_mb: int = Field(
+        512, ge=MIN_MB, description="memory of one task, its libraries included (MiB); one task a core runs at a time"
     )
     dev_share: float = Field(0.05, ge=0.0, lt=1.0, description="share of queries (esci: of the train queries) for dev")
     test_share: float = Field(
@@ -37,6 +39,11 @@ class PrepareConfig(JobConfig):
     )
     on_conflict: Literal["majority", "reject"] = Field(
         "majority", description="contradicting gold labels of a pair: the one with most rows, or reject the pair"
+    )
+    on_near_query: Literal["reject", "count"] = Field(
+        "reject",
+        description="near-identical to a query of dev or test: reject the train (dev) pairs, or only count; "
+        "published splits are only counted",
     )
     on_bad_file: Literal["fail", "skip"] = Field("fail", description="an unreadable file ends the run, or is counted")
     seed: int = Field(
@@ -71,9 +78,11 @@ def run(config: PrepareConfig) -> dict[str, Any]:
             plan,
             schema,
             num_buckets=config.num_buckets,
+            task_memory_mb=config.task_memory_mb,
             max_query_chars=config.max_query_chars,
             max_title_chars=config.max_title_chars,
             on_conflict=config.on_conflict,
+            on_near_query=config.on_near_query,
             on_bad_file=config.on_bad_file,
             dev_share=config.dev_share,
             test_share=config.test_share,

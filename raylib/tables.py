@@ -14,11 +14,14 @@ import pyarrow.parquet as pq
 from raylib.errors import InputError
 
 SPLITS = ("train", "dev", "test")
+SEGMENTS = ("head", "torso", "tail")
 
 PAIRS = pa.schema(
     [
         pa.field("pair_id", pa.string(), nullable=False),  # 16 hex digits of hash(locale, query, item_id)
-        pa.field("bucket", pa.int32(), nullable=False),  # hash(query) mod num_buckets: a query lives in one bucket
+        pa.field(
+            "bucket", pa.int32(), nullable=False
+        ),  # hash(query's letters) mod num_buckets: a query lives in one bucket
         pa.field("query", pa.string(), nullable=False),
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("title", pa.string(), nullable=False),
@@ -30,6 +33,7 @@ PAIRS = pa.schema(
         pa.field("clicks", pa.int64(), nullable=False),
         pa.field("gold", pa.string()),  # class name of the label schema; null where no human judged the pair
         pa.field("split", pa.string(), nullable=False),
+        pa.field("segment", pa.string()),  # head, torso, tail: the query's place in the traffic; null without traffic
     ]
 )
 RATIONALES = pa.schema(
@@ -128,11 +132,11 @@ def list_parquet(uri: str) -> list[str]:
     return [f"{uri.rstrip('/')}/{name}" for name in names]
 
 
-def open_parquet(uri: str) -> pq.ParquetFile:
-    """Open one file; raises InputError naming it when it is not readable Parquet."""
+def open_parquet(uri: str, as_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
+    """Open one file, the columns `as_dictionary` undecoded; raises InputError when it is not readable Parquet."""
     fs, path = filesystem(uri)
     try:
-        return pq.ParquetFile(fs.open_input_file(path))
+        return pq.ParquetFile(fs.open_input_file(path), read_dictionary=list(as_dictionary))
     except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
         raise InputError(f"{uri}: not a readable Parquet file ({error}); restore it or remove it") from None
 

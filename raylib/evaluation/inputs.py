@@ -14,8 +14,7 @@ from raylib.errors import InputError
 from raylib.evaluation.metrics import NO_LABEL, Floats, Ints
 from raylib.labels import LabelSchema
 
-SEGMENTS = ("head", "torso", "tail")
-COLUMNS = ("pair_id", "query", "title", "brand", "locale", "gold", "split")
+COLUMNS = ("pair_id", "query", "title", "brand", "locale", "gold", "split", "segment")
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Judged:
     table: pa.Table  # COLUMNS
     gold_N: Ints
     query_N: Ints
-    segment_N: Ints  # index into SEGMENTS
+    segment_N: Ints  # index into tables.SEGMENTS
 
     def where(self, mask_N: np.ndarray) -> "Judged":
         """The rows that a boolean mask selects, in order."""
@@ -54,42 +53,23 @@ class Answers:
 def read_judged(uri: str, schema: LabelSchema) -> tuple[Judged, int]:
     """Judged pairs of all splits, and the number of rows of the whole table.
 
-    Only judged rows stay in memory; the unjudged ones count towards their query's impressions. Raises InputError for
-    a gold label outside the schema, and for a table without a single judged pair.
+    Only judged rows stay in memory. Raises InputError for a gold label outside the schema, and for a table without a
+    single judged pair.
     """
-    kept, traffic, num_rows = [], [], 0
-    for batch in tables.read_batches(uri, tables.PAIRS, [*COLUMNS, "impressions"]):
+    kept, num_rows = [], 0
+    for batch in tables.read_batches(uri, tables.PAIRS, COLUMNS):
         num_rows += batch.num_rows
-        table = pa.Table.from_batches([batch])
-        traffic.append(table.group_by(["locale", "query"]).aggregate([("impressions", "sum")]))
-        kept.append(table.filter(pc.is_valid(table["gold"])).select(COLUMNS))
+        kept.append(pa.Table.from_batches([batch.filter(pc.is_valid(batch.column("gold")))]))
     judged = pa.concat_tables(kept) if kept else tables.PAIRS.empty_table().select(COLUMNS)
     if judged.num_rows == 0:
         raise InputError(f"{uri}: none of {num_rows} pairs has a gold label; evaluation needs judged pairs")
-    queries = pa.concat_tables(traffic).group_by(["locale", "query"]).aggregate([("impressions_sum", "sum")])
-    impressions_Q = queries.column("impressions_sum_sum").to_numpy().astype(np.int64)
-    keys = zip(queries.column("locale").to_pylist(), queries.column("query").to_pylist(), strict=True)
-    number = {key: i for i, key in enumerate(keys)}
+    number: dict[tuple[str, str], int] = {}
     rows = zip(judged.column("locale").to_pylist(), judged.column("query").to_pylist(), strict=True)
-    query_N = np.fromiter((number[key] for key in rows), np.int64, judged.num_rows)
+    query_N = np.fromiter((number.setdefault(key, len(number)) for key in rows), np.int64, judged.num_rows)
+    places = pc.fill_null(pc.index_in(judged.column("segment"), pa.array(tables.SEGMENTS)), -1)
+    segment_N = places.to_numpy().astype(np.int64)
     gold_N = _class_indices(judged.column("gold"), schema, uri)
-    return Judged(judged, gold_N, query_N, traffic_segments(impressions_Q)[query_N]), num_rows
-
-
-def traffic_segments(impressions_Q: Ints) -> Ints:
-    """Segment of each query: 0 head, 1 torso, 2 tail; -1 for all where there are no impressions.
-
-    Sources name the segments without a boundary; we take thirds of the impressions, counted from the most frequent
-    query down: few head queries, many tail queries, equal traffic.
-    """
-    total = int(impressions_Q.sum())
-    if total == 0:
-        return np.full(len(impressions_Q), -1, np.int64)
-    order = np.argsort(-impressions_Q, kind="stable")
-    before = np.cumsum(impressions_Q[order]) - impressions_Q[order]
-    segments_Q = np.empty(len(impressions_Q), np.int64)
-    segments_Q[order] = np.minimum(before * 3 // total, 2)
-    return segments_Q
+    return Judged(judged, gold_N, query_N, segment_N), num_rows
 
 
 def read_probs(uri: str, judged: Judged, num_classes: int) -> tuple[Floats, np.ndarray]:

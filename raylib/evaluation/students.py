@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from raylib.evaluation.inputs import SEGMENTS, Judged
+from raylib import tables
+from raylib.evaluation.inputs import Judged
 from raylib.evaluation.metrics import (
     Floats,
     Ints,
@@ -74,7 +75,7 @@ def _slices(predicted_N: Ints, judged: Judged, names: tuple[str, ...], num_boots
     locale_N = judged.column("locale")
     masks = {
         "locale": {locale: locale_N == locale for locale in sorted(set(locale_N))},
-        "traffic": {name: judged.segment_N == i for i, name in enumerate(SEGMENTS)},
+        "traffic": {name: judged.segment_N == i for i, name in enumerate(tables.SEGMENTS)},
         "class": {name: judged.gold_N == i for i, name in enumerate(names)},
     }
     slices: dict[str, Any] = {}

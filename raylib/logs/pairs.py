@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 
 from raylib.logs import text
 from raylib.logs.rows import PARTIALS
-from raylib.tables import PAIRS, SPLITS
+from raylib.tables import PAIRS, SEGMENTS, SPLITS
 
 CONFLICT_REASONS = {
     "conflicting_gold": "the pair has contradicting gold labels (on_conflict: reject), or no majority among them",
-    "query_in_test": "the pair is published as train or dev, but its normalised query is also a test query",
+    "query_in_test": "the pair is published as train or dev, but its query is also a test query",
+    "near_identical_query": "the query is near-identical to one of a split that measures (on_near_query: reject)",
 }
 
 
@@ -26,44 +27,62 @@ class Pairs(NamedTuple):
     pairs: pa.Table  # PAIRS
     rejected: list[dict[str, Any]]  # rows of tables.REJECTED, one a pair
     rejected_rows: Counter[str]  # log rows by reason
-    facts: Counter[str]  # num_pairs, num_queries, num_judged_pairs, num_conflicting_pairs, log_rows, one num_ a split
+    facts: Counter[str]  # log_rows, and num_ of pairs, queries, judged and conflicting pairs, splits, segments
 
 
-def combine(partials: pa.Table) -> pa.Table:
+class Near(NamedTuple):
+    """Queries of one bucket that are near-identical to a query of a later split (train < dev < test), each once."""
+
+    query_hash: text.Hashes
+    other_split: npt.NDArray[np.int8]  # the latest such split
+
+
+NO_TRAFFIC = 2**62
+NO_NEAR = Near(np.zeros(0, np.uint64), np.zeros(0, np.int8))
+
+
+def combine(partials: pa.Table, num_buckets: int = 1) -> pa.Table:
     """Add up partials of the same pair, gold label and published split; texts come from the last row.
 
     Logs are numbered (`sequence`) in the order of their file names, which is the order of time in most archives, so the
-    last row has the newest wording of a title. `partials` must be in that order for each pair.
+    last row has the newest wording of a title. `partials` must be in that order for each pair. The result is in order
+    of its buckets.
     """
     numbered = partials.append_column("row", pa.array(np.arange(partials.num_rows)))
     counts = ("num_rows", "impressions", "clicks")
     keys = ["pair", "gold", "split"]
-    grouped = numbered.group_by(keys, use_threads=False).aggregate([(n, "sum") for n in counts] + [("row", "max")])
+    totals = [(n, "sum") for n in counts] + [("row", "max"), ("query_hash", "max")]
+    grouped = numbered.select([*keys, *counts, "row", "query_hash"]).group_by(keys, use_threads=False).aggregate(totals)
+    if num_buckets > 1:
+        order = np.argsort(bucket_of(_numpy(grouped, "query_hash_max"), num_buckets), kind="stable")
+        grouped = grouped.take(order)
     columns = {name: grouped.column(name) for name in keys} | {n: grouped.column(f"{n}_sum") for n in counts}
     rest = [name for name in PARTIALS.names if name not in columns]
     texts = partials.select(rest).take(grouped.column("row_max"))
     return pa.table({**columns, **{name: texts.column(name) for name in rest}}).select(PARTIALS.names).cast(PARTIALS)
 
 
-def combine_stream(batches: Iterable[pa.Table], limit_rows: int = 1_000_000) -> pa.Table:
-    """Combine any number of partials while holding at most the distinct ones and `limit_rows` more."""
-    combined, pending, num_pending = PARTIALS.empty_table(), [], 0
+def combine_stream(batches: Iterable[pa.Table], limit_bytes: int = 64 << 20) -> pa.Table:
+    """Combine any number of partials while holding at most the distinct ones and `limit_bytes` more."""
+    combined, pending, num_bytes = PARTIALS.empty_table(), [], 0
     for batch in batches:
         pending.append(batch)
-        num_pending += batch.num_rows
-        if num_pending >= limit_rows:
-            combined, pending, num_pending = combine(pa.concat_tables([combined, *pending])), [], 0
-    return combine(pa.concat_tables([combined, *pending]))
+        num_bytes += batch.nbytes
+        if num_bytes >= limit_bytes:
+            combined, pending, num_bytes = combine(pa.concat_tables([combined, *pending])), [], 0
+    return combine(pa.concat_tables([combined, *pending])) if pending else combined
 
 
-def by_bucket(partials: pa.Table, num_buckets: int) -> Iterator[tuple[int, pa.Table]]:
-    """Cut partials into their buckets; bucket = hash of the normalised query mod num_buckets."""
-    buckets = bucket_of(_numpy(partials, "query_hash"), num_buckets)
-    order = np.argsort(buckets, kind="stable")
-    edges = np.searchsorted(buckets[order], np.arange(num_buckets + 1))
-    ordered = partials.take(order).combine_chunks()
+def by_bucket(hashes: text.Hashes, table: pa.Table, num_buckets: int) -> Iterator[tuple[int, pa.Table]]:
+    """Cut a table into buckets, bucket = hash mod num_buckets; rows of a bucket keep their order."""
+    buckets = bucket_of(hashes, num_buckets)
+    if (np.diff(buckets) < 0).any():
+        order = np.argsort(buckets, kind="stable")
+        buckets, table = buckets[order], table.take(order)
+    table = table.combine_chunks()
+    edges = np.searchsorted(buckets, np.arange(num_buckets + 1))
     for bucket in np.flatnonzero(np.diff(edges)):
-        yield int(bucket), ordered.slice(edges[bucket], edges[bucket + 1] - edges[bucket])
+        yield int(bucket), table.slice(edges[bucket], edges[bucket + 1] - edges[bucket])
 
 
 def bucket_of(query_hash: text.Hashes, num_buckets: int) -> npt.NDArray[np.int64]:
@@ -72,7 +91,7 @@ def bucket_of(query_hash: text.Hashes, num_buckets: int) -> npt.NDArray[np.int64
 
 
 def split_of(query_hash: text.Hashes, dev_share: float, test_share: float, seed: int) -> npt.NDArray[np.int8]:
-    """Position in SPLITS of each query: a uniform draw that depends on the normalised query and the seed only.
+    """Position in SPLITS of each query: a uniform draw that depends on the query's letters and the seed only.
 
     The draw is mixed with the seed, so that it is independent of the bucket.
     """
@@ -80,6 +99,31 @@ def split_of(query_hash: text.Hashes, dev_share: float, test_share: float, seed:
     draw = text.mix(query_hash, seeds) / np.float64(2**64)
     test, dev = np.int8(SPLITS.index("test")), np.int8(SPLITS.index("dev"))
     return np.where(draw < test_share, test, np.where(draw < test_share + dev_share, dev, np.int8(0)))
+
+
+def resolve_splits(
+    query_hash: text.Hashes, published: npt.NDArray[np.int8], dev_share: float, test_share: float, seed: int
+) -> npt.NDArray[np.int8]:
+    """Position in SPLITS: the published split where there is one (>= 0), with dev drawn from its train; else a draw."""
+    dev = split_of(query_hash, dev_share, 0.0, seed)
+    drawn = split_of(query_hash, dev_share, test_share, seed)
+    return np.where(published < 0, drawn, np.where(published == 0, dev, published)).astype(np.int8)
+
+
+def traffic_bounds(impressions: npt.NDArray[np.int64], num_queries: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Least impressions of a head and of a torso query, from how many queries have how many impressions.
+
+    Counted from the most frequent query down, head, torso and tail are thirds of the impressions: a query belongs to
+    the third in which it begins. Sources name the segments without a boundary; thirds are ours. Queries with equally
+    many impressions belong together. There are at most sqrt(2 * all impressions) different counts, so this is small
+    however many queries there are.
+    """
+    order = np.argsort(-impressions)
+    impressions, weights = impressions[order], (impressions * num_queries)[order]
+    before, total = np.cumsum(weights) - weights, int(weights.sum())
+    head = impressions[(before * 3 < total) & (impressions > 0)]
+    torso = impressions[(before * 3 < total * 2) & (impressions > 0)]
+    return int(head.min(initial=NO_TRAFFIC)), int(torso.min(initial=NO_TRAFFIC))
 
 
 def finish_bucket(
@@ -90,22 +134,28 @@ def finish_bucket(
     dev_share: float,
     test_share: float,
     seed: int,
+    near: Near = NO_NEAR,
+    on_near_query: str = "reject",
+    bounds: tuple[int, int] = (1, 1),
 ) -> Pairs:
-    """Turn a bucket's combined partials into its pairs.
+    """Turn combined partials of a bucket, all of each query, into pairs.
 
     A published split wins over a drawn one. Where it is given, `dev` is drawn from the train queries and nothing is
-    added to or taken from the published test pairs.
+    added to or taken from the published test pairs; its near-identical queries are kept. `bounds` are those of
+    `traffic_bounds`.
     """
     order = np.lexsort((_numpy(partials, "sequence"), _numpy(partials, "pair"), _numpy(partials, "query_hash")))
     partials = partials.take(order)
     query_hash, published = _numpy(partials, "query_hash"), _numpy(partials, "split")
     is_published = published >= 0
-    drawn = split_of(query_hash, dev_share, 0.0, seed)
-    split = np.where(published == 0, drawn, published)
-    split = np.where(is_published, split, split_of(query_hash, dev_share, test_share, seed)).astype(np.int8)
+    split = resolve_splits(query_hash, published, dev_share, test_share, seed)
     in_test = np.isin(query_hash, query_hash[is_published & (split == SPLITS.index("test"))])
     leaks = in_test & (split != SPLITS.index("test"))
-    kept, kept_split = partials.filter(pa.array(~leaks)), split[~leaks]
+    is_near = _is_near(query_hash, split, near) & ~leaks
+    dropped = is_near & ~is_published if on_near_query == "reject" else np.zeros(len(split), dtype=bool)
+    kept_rows = np.flatnonzero(~leaks & ~dropped)
+    kept, kept_split = partials.take(kept_rows), split[kept_rows]
+    segment = _segments(query_hash, _numpy(partials, "impressions"), bounds)[kept_rows]
 
     _, first, pair_index = np.unique(_numpy(kept, "pair"), return_index=True, return_inverse=True)
     num_pairs = len(first)
@@ -119,7 +169,7 @@ def finish_bucket(
     good = np.flatnonzero(~undecided)
     good = good[np.argsort(first[good])]
     rows = kept.take(newest[good])
-    gold = pa.array(class_names, pa.string()).take(pa.array(winner[good], mask=winner[good] < 0))
+    gold = pa.array(class_names, pa.string()).take(_nullable(winner[good]))
     pairs = pa.table(
         {
             "pair_id": text.hex_digits(_numpy(rows, "pair")),
@@ -130,24 +180,54 @@ def finish_bucket(
             "clicks": totals["clicks"][good],
             "gold": gold,
             "split": pa.array(SPLITS, pa.string()).take(pa.array(kept_split[newest[good]])),
+            "segment": pa.array(SEGMENTS, pa.string()).take(_nullable(segment[newest[good]])),
         }
     ).cast(PAIRS)
 
-    leaked, conflicting = partials.filter(pa.array(leaks)), kept.filter(pa.array(undecided[pair_index]))
-    rejected_rows = Counter(
-        {"query_in_test": pc.sum(leaked.column("num_rows")).as_py() or 0,
-         "conflicting_gold": pc.sum(conflicting.column("num_rows")).as_py() or 0}
-    )  # fmt: skip
+    aside = {
+        "query_in_test": partials.filter(pa.array(leaks)),
+        "near_identical_query": partials.filter(pa.array(dropped)),
+        "conflicting_gold": kept.filter(pa.array(undecided[pair_index])),
+    }
+    kept_segment = segment[newest[good]]
     facts = Counter(
         num_pairs=pairs.num_rows,
         num_queries=len(np.unique(_numpy(rows, "query_hash"))),
         num_judged_pairs=pairs.num_rows - gold.null_count,
         num_conflicting_pairs=int(has_conflict.sum()),
+        num_near_queries=len(np.unique(query_hash[is_near])),
         log_rows=int(totals["num_rows"][good].sum()),
-        **{f"num_{name}": pc.sum(pc.equal(pairs.column("split"), name)).as_py() or 0 for name in SPLITS},
+        **{f"num_{name}": int((kept_split[newest[good]] == i).sum()) for i, name in enumerate(SPLITS)},
+        **{f"num_{name}": int((kept_segment == i).sum()) for i, name in enumerate(SEGMENTS)},
     )
-    rejected = _rejected(leaked, "query_in_test", class_names) + _rejected(conflicting, "conflicting_gold", class_names)
+    rejected = [row for reason, rows in aside.items() for row in _rejected(rows, reason, class_names)]
+    rejected_rows = Counter({reason: pc.sum(rows.column("num_rows")).as_py() or 0 for reason, rows in aside.items()})
     return Pairs(pairs, rejected, rejected_rows, facts)
+
+
+def _is_near(query_hash: text.Hashes, split: npt.NDArray[np.int8], near: Near) -> npt.NDArray[np.bool_]:
+    """Which rows are of a query in `near` and of an earlier split than its counterpart."""
+    if not len(near.query_hash):
+        return np.zeros(len(query_hash), dtype=bool)
+    order = np.argsort(near.query_hash)
+    place = np.minimum(np.searchsorted(near.query_hash[order], query_hash), len(order) - 1)
+    is_found = near.query_hash[order][place] == query_hash
+    return is_found & (split < near.other_split[order][place])
+
+
+def _segments(
+    query_hash: text.Hashes, impressions: npt.NDArray[np.int64], bounds: tuple[int, int]
+) -> npt.NDArray[np.int8]:
+    """Position in SEGMENTS of each row by its query's impressions, -1 without any; rows of a query stand together."""
+    starts = np.flatnonzero(np.append(True, np.diff(query_hash) != 0)[: len(query_hash)])
+    sums = np.add.reduceat(impressions, starts) if len(starts) else impressions
+    of_query = np.where(sums >= bounds[0], 0, np.where(sums >= bounds[1], 1, 2))
+    of_query[sums == 0] = -1
+    return np.repeat(of_query, np.diff(np.append(starts, len(query_hash)))).astype(np.int8)
+
+
+def _nullable(codes: npt.NDArray[Any]) -> pa.Array:
+    return pa.array(codes, mask=codes < 0)
 
 
 def _votes(
@@ -175,7 +255,7 @@ def _votes(
 
 def _sums(table: pa.Table, name: str, pair_index: npt.NDArray[np.intp], num_pairs: int) -> npt.NDArray[np.int64]:
     sums = np.zeros(num_pairs, dtype=np.int64)
-    np.add.at(sums, pair_index, _numpy(table, name))
+    np.add.at(sums, pair_index, _numpy(table, name))  # not bincount: its floats lose counts beyond 2^53
     return sums
 
 

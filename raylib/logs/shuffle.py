@@ -1,4 +1,4 @@
-"""The shuffle on Ray: all units mapped, then all buckets reduced; what is complete is never done again."""
+"""The shuffle on Ray: units mapped, queries compared, buckets reduced; what is complete is never done again."""
 
 import json
 import time
@@ -6,15 +6,23 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow.fs as pafs
 
 from raylib import tables
 from raylib.errors import InputError, TricotError
 from raylib.labels import LabelSchema
+from raylib.logs.budget import plan_budget
+from raylib.logs.pairs import NO_TRAFFIC, traffic_bounds
+from raylib.logs.queries import NUM_EXAMPLES, find_near, list_queries
+from raylib.logs.reduce import reduce_bucket
 from raylib.logs.source import Plan, absolute_uri
-from raylib.logs.spill import map_unit, read_done, reduce_bucket, write_done
+from raylib.logs.spill import index_parts, map_unit, read_done, write_done
+from raylib.tables import SEGMENTS, SPLITS
 
 TASKS_PER_CPU = 2  # in flight: one that runs and one that is ready
+MAX_PARTITIONS = 64  # of the queries' neighbour keys: each task opens a file a bucket, so not as many as buckets
+Calls = list[tuple[str, tuple[Any, ...]]]  # name of the result, arguments of the task
 
 
 def shuffle(
@@ -22,9 +30,11 @@ def shuffle(
     plan: Plan,
     schema: LabelSchema,
     num_buckets: int,
+    task_memory_mb: int,
     max_query_chars: int,
     max_title_chars: int,
     on_conflict: str,
+    on_near_query: str,
     on_bad_file: str,
     dev_share: float,
     test_share: float,
@@ -35,28 +45,54 @@ def shuffle(
     Returns the arguments of `Run.finish`: rows_in, rows_out, rejected and skipped count log rows; the rest are facts
     about pairs. Every node needs access to `output`: map outputs travel through its `work/` folder.
     """
-    output = absolute_uri(output)
+    output, budget = absolute_uri(output), plan_budget(task_memory_mb)
     _check_same_input(output, plan)
     started_s = time.time()
-    calls: list[tuple[str, tuple[Any, ...]]]
-    calls = [(f"map-{i:05d}", (output, i, unit, schema, num_buckets, max_query_chars, max_title_chars, on_bad_file))
-             for i, unit in enumerate(plan.units)]  # fmt: skip
+    calls: Calls
+    limits = (max_query_chars, max_title_chars, on_bad_file, budget)
+    calls = [(f"map-{i:05d}", (output, i, unit, schema, num_buckets, *limits)) for i, unit in enumerate(plan.units)]
     mapped = _run_tasks(output, map_unit, calls)
-    num_rows = sum(done["num_rows"] for done in mapped)
+    num_rows = sum(done["num_rows"] for done in mapped.values())
     print(f"prepare: {num_rows} rows mapped from {len(calls)} unit(s) in {time.time() - started_s:.1f} s", flush=True)
 
-    batches: list[list[tuple[int, list[int]]]] = [[] for _ in range(num_buckets)]
-    for i, done in enumerate(mapped):
-        positions: dict[int, list[int]] = {}
-        for position, bucket in enumerate(done["buckets"]):
-            positions.setdefault(bucket, []).append(position)
-        for bucket, of_bucket in positions.items():
-            batches[bucket].append((i, of_bucket))
-    shares = (dev_share, test_share, seed)
-    calls = [(f"bucket-{i:05d}", (output, i, batches[i], schema, on_conflict, *shares)) for i in range(num_buckets)]
+    parts, draw = index_parts(mapped, num_buckets), (dev_share, test_share, seed)
+    num_partitions = min(num_buckets, MAX_PARTITIONS)
+    calls = [(f"queries-{i:05d}", (output, i, parts[i], num_partitions, *draw, budget)) for i in range(num_buckets)]
+    listed = _run_tasks(output, list_queries, calls)
+    keys = index_parts(listed, num_partitions)
+    calls = [(f"near-{i:05d}", (output, i, keys[i], num_buckets, budget)) for i in range(num_partitions)]
+    near = _run_tasks(output, find_near, calls)
+    print(f"prepare: queries compared after {time.time() - started_s:.1f} s", flush=True)
+
+    examples = sorted(row for done in near.values() for row in done["examples"])[:NUM_EXAMPLES]
+    wanted: list[list[int]] = [[] for _ in range(num_buckets)]
+    for query_hash, _, other_hash, _ in examples:
+        for key in (query_hash, other_hash):
+            wanted[key % num_buckets].append(key)
+    bounds = traffic_bounds(*(np.array([n for done in listed.values() for n in done[name]], np.int64)
+                              for name in ("impressions", "num_queries")))  # fmt: skip
+    near_parts = index_parts(near, num_buckets)
+    settings = (bounds, schema, on_conflict, on_near_query, *draw, budget)
+    calls = [
+        (f"bucket-{i:05d}", (output, i, parts[i], near_parts[i], wanted[i], *settings)) for i in range(num_buckets)
+    ]
     reduced = _run_tasks(output, reduce_bucket, calls)
     print(f"prepare: {num_buckets} buckets written after {time.time() - started_s:.1f} s", flush=True)
-    return {**_account(plan, mapped, reduced), "shuffle_s": round(time.time() - started_s, 3)}
+    return {
+        **_account(plan, list(mapped.values()), list(reduced.values())),
+        "least_impressions": {name: n if n < NO_TRAFFIC else None for name, n in zip(SEGMENTS, bounds, strict=False)},
+        "near_examples": _examples(examples, list(reduced.values())),
+        "shuffle_s": round(time.time() - started_s, 3),
+    }
+
+
+def _examples(examples: list[list[int]], reduced: list[dict[str, Any]]) -> list[dict[str, str]]:
+    texts = {key: query for done in reduced for key, query in done["texts"].items()}
+    return [
+        {"query": texts[str(key)], "split": SPLITS[split],
+         "near_query": texts[str(other)], "near_split": SPLITS[other_split]}
+        for key, split, other, other_split in examples
+    ]  # fmt: skip
 
 
 def remove_work(output: str) -> None:
@@ -99,17 +135,15 @@ def _check_same_input(output: str, plan: Plan) -> None:
         raise InputError(f"{output}: the input has changed since this run began; choose another output directory")
 
 
-def _run_tasks(
-    output: str, function: Callable[..., dict[str, Any]], calls: list[tuple[str, tuple[Any, ...]]]
-) -> list[dict[str, Any]]:
-    """The result of every call in order; complete ones are read back, the others run with few in flight."""
+def _run_tasks(output: str, function: Callable[..., dict[str, Any]], calls: Calls) -> dict[str, dict[str, Any]]:
+    """The result of every call by name and in order; complete ones are read back, the others run with few in flight."""
     results = {name: done for name, _ in calls if (done := read_done(output, name)) is not None}
     if results:
         print(f"prepare: {len(results)} of {len(calls)} {function.__name__} tasks were complete already", flush=True)
     left = deque(call for call in calls if call[0] not in results)
     for name, done in _in_flight(function, left):
         results[name] = done
-    return [results[name] for name, _ in calls]
+    return {name: results[name] for name, _ in calls}
 
 
 def _in_flight(

@@ -4,6 +4,7 @@ The work is planned as units (a file, or some row groups of a long one) from the
 missing column and unreadable file is known before Ray starts.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,15 +12,13 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raylib import tables
 from raylib.errors import InputError
-from raylib.logs.rows import NEEDED, OPTIONAL, as_rows, check_log_columns
+from raylib.logs.rows import NEEDED, OPTIONAL, TEXTS, as_rows, check_log_columns, decoded_bytes, is_text
 
 UNIT_ROWS = 500_000  # a map task reads about so many rows: seconds of work, which is what a lost node costs
-BATCH_ROWS, BATCH_BYTES = 131_072, 64 << 20  # a batch holds at most so many rows, and about so many bytes
-MIN_BATCH_ROWS = 64  # but at least so many rows
+BATCH_ROWS = 131_072  # a batch holds at most so many rows
 
 EXAMPLES, PRODUCTS = "shopping_queries_dataset_examples.parquet", "shopping_queries_dataset_products.parquet"
 EXAMPLE_COLUMNS = ("query", "product_id", "product_locale", "esci_label", "split")
@@ -103,9 +102,12 @@ def plan_esci(uri: str) -> Plan:
     return Plan([Unit(uri, (), num_rows, fs.get_file_info(path).size)], [])
 
 
-def read_unit(unit: Unit) -> Iterator[pa.Table]:
-    """Stream a unit as tables of ROWS; raises BadFileError when the file turns out to be damaged."""
-    source = _read_logs(unit) if unit.row_groups else _read_esci(unit.uri)
+def read_unit(unit: Unit, batch_bytes: int) -> Iterator[pa.Table]:
+    """Stream a unit as tables of ROWS of about `batch_bytes` at most (one row at least).
+
+    Raises BadFileError when the file turns out to be damaged.
+    """
+    source = _read_logs(unit, batch_bytes) if unit.row_groups else _read_esci(unit.uri)
     while True:
         try:
             table = next(source)
@@ -113,20 +115,33 @@ def read_unit(unit: Unit) -> Iterator[pa.Table]:
             return
         except (pa.ArrowException, OSError) as error:
             raise BadFileError(f"{unit.uri}: damaged ({error}); restore it or remove it") from None
-        yield table
+        yield from _cut(table, batch_bytes)
 
 
-def _read_logs(unit: Unit) -> Iterator[pa.Table]:
-    parquet = tables.open_parquet(unit.uri)
+def _read_logs(unit: Unit, batch_bytes: int) -> Iterator[pa.Table]:
+    found = tables.open_parquet(unit.uri).schema_arrow
+    texts = [name for name in TEXTS if name in found.names and is_text(found.field(name).type)]
+    parquet = tables.open_parquet(unit.uri, texts)
     names = [name for name in (*NEEDED, *OPTIONAL) if name in parquet.schema_arrow.names]
-    for batch in parquet.iter_batches(_batch_rows(parquet.metadata, unit.row_groups), unit.row_groups, names):
-        yield as_rows(pa.table(batch))
-
-
-def _batch_rows(metadata: pq.FileMetaData, row_groups: tuple[int, ...]) -> int:
-    groups = [metadata.row_group(i) for i in row_groups]
+    # The file's own bytes of a row: its texts once a dictionary page. Written out they may be more, hence _cut.
+    groups = [parquet.metadata.row_group(i) for i in unit.row_groups]
     row_bytes = sum(group.total_byte_size for group in groups) / max(1, sum(group.num_rows for group in groups))
-    return max(MIN_BATCH_ROWS, min(BATCH_ROWS, int(BATCH_BYTES / max(1.0, row_bytes))))
+    batch_rows = max(1, min(BATCH_ROWS, int(batch_bytes / max(1.0, row_bytes))))
+    pending: list[pa.RecordBatch] = []
+    for batch in parquet.iter_batches(batch_rows, unit.row_groups, names, use_threads=False):
+        if sum(part.num_rows for part in pending) + batch.num_rows > batch_rows:  # batches end with their row group
+            yield as_rows(pa.Table.from_batches(pending))
+            pending = []
+        pending.append(batch)
+    if pending:
+        yield as_rows(pa.Table.from_batches(pending))
+
+
+def _cut(table: pa.Table, batch_bytes: int) -> Iterator[pa.Table]:
+    num_parts = math.ceil(max(1, decoded_bytes(table)) / batch_bytes)
+    size = max(1, math.ceil(table.num_rows / num_parts))
+    for start in range(0, table.num_rows, size):
+        yield table.slice(start, size)
 
 
 def _read_esci(uri: str) -> Iterator[pa.Table]:

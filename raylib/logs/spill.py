@@ -1,29 +1,32 @@
-"""The two tasks of the external shuffle: a map over one unit of rows, a reduce over one bucket.
+"""The shuffle's map task, and the files through which tasks hand rows to each other.
 
-A map task writes ONE file of record batches, each of one bucket, and an index: as many files as units, not units times
-buckets, and a reduce task reads only its own batches. Memory is bounded by the batch (map) and the bucket (reduce). The
-JSON beside each result is written last: it means that the result is complete, and carries its counts.
+A task writes ONE file of record batches, each of one bucket, and an index: as many files as tasks, not tasks times
+buckets, and the next task reads only its own batches. The JSON beside each result is written last: it means that the
+result is complete, and carries its counts. Memory is bounded by `Budget`: what a bucket holds beyond it is read in
+several passes, each over a range of hashes.
 """
 
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from raylib import tables
 from raylib.errors import InputError
 from raylib.labels import LabelSchema
-from raylib.logs.pairs import by_bucket, combine, combine_stream, finish_bucket
+from raylib.logs.budget import Budget, num_passes
+from raylib.logs.pairs import by_bucket, combine
 from raylib.logs.rows import PARTIALS
 from raylib.logs.source import BadFileError, Unit, read_unit
 from raylib.logs.validate import validate
 
-SPILL_ROWS = 262_144  # partials are combined and cut into buckets when so many have come together
 SEQUENCE_STEP = 1 << 36  # rows of a unit are numbered from unit number * this
+Parts = list[tuple[str, list[int], int]]  # of one bucket: file name, numbers of its batches, their bytes
 
 
 def map_unit(
@@ -35,6 +38,7 @@ def map_unit(
     max_query_chars: int,
     max_title_chars: int,
     on_bad_file: str,
+    budget: Budget,
 ) -> dict[str, Any]:
     """Validate, combine and spill one unit; returns and writes its counts and the bucket of each spilled batch.
 
@@ -46,52 +50,119 @@ def map_unit(
     facts = {"num_rows": 0, "num_cleaned": 0, "num_rejected_files": 0}
 
     def partials() -> Iterator[pa.Table]:
-        for rows in read_unit(unit):
+        for rows in read_unit(unit, budget.batch_bytes):
             start = number * SEQUENCE_STEP + facts["num_rows"]
             result = validate(rows, schema, max_query_chars, max_title_chars, start)
             facts["num_rows"] += rows.num_rows
             facts["num_cleaned"] += result.num_cleaned
             if result.rejected:
                 rejected.update(row["reason"] for row in result.rejected)
-                _write_rejected(output, f"{name}-{facts['num_rejected_files']:04d}", result.rejected)
+                write_rejected(output, f"{name}-{facts['num_rejected_files']:04d}", result.rejected)
                 facts["num_rejected_files"] += 1
             yield result.partials
 
+    def parts() -> Iterator[tuple[int, pa.Table]]:
+        for chunk in _chunks(partials(), budget.spill_bytes):
+            combined = combine(chunk, num_buckets)
+            yield from by_bucket(combined.column("query_hash").to_numpy(), combined, num_buckets)
+
     try:
-        buckets = _write_spill(f"{output}/work/{name}.arrow", partials(), num_buckets)
+        index = write_parts(output, name, PARTIALS, parts())
     except BadFileError as error:
         for i in range(facts["num_rejected_files"]):
             _delete(f"{output}/rejected/{name}-{i:04d}.parquet")
         if on_bad_file != "skip":
             raise
-        done = {"num_rows": unit.num_rows, "num_cleaned": 0, "rejected": {}, "bad_file": str(error), "buckets": []}
+        done = {"num_rows": unit.num_rows, "num_cleaned": 0, "rejected": {}, "bad_file": str(error)}
+        done |= {"buckets": [], "bytes": []}
     else:
-        done = {**facts, "rejected": dict(rejected), "bad_file": None, "buckets": buckets}
+        done = {**facts, "rejected": dict(rejected), "bad_file": None, **index}
     write_done(output, name, done)
     return done
 
 
-def reduce_bucket(
-    output: str,
-    bucket: int,
-    batches: list[tuple[int, list[int]]],
-    schema: LabelSchema,
-    on_conflict: str,
-    dev_share: float,
-    test_share: float,
-    seed: int,
-) -> dict[str, Any]:
-    """Write `bucket-NNNNN.parquet` of the pairs table; `batches` lists (unit number, numbers of its batches)."""
-    pa.set_cpu_count(1)
-    name = f"bucket-{bucket:05d}"
-    partials = combine_stream(_read_spills(output, batches))
-    result = finish_bucket(partials, bucket, schema.names, on_conflict, dev_share, test_share, seed)
-    if result.rejected:
-        _write_rejected(output, name, result.rejected)
-    tables.write_parquet(f"{output}/{name}.parquet", tables.PAIRS, [result.pairs])
-    done = {"rejected": dict(+result.rejected_rows), "facts": dict(result.facts)}
-    write_done(output, name, done)
-    return done
+def _chunks(partials: Iterator[pa.Table], limit_bytes: int) -> Iterator[pa.Table]:
+    pending: list[pa.Table] = []
+    for table in partials:
+        pending.append(table)
+        if sum(part.nbytes for part in pending) >= limit_bytes:
+            yield pa.concat_tables(pending)
+            pending = []
+    if pending:
+        yield pa.concat_tables(pending)
+
+
+def write_parts(
+    output: str, name: str, schema: pa.Schema, parts: Iterator[tuple[int, pa.Table]]
+) -> dict[str, list[int]]:
+    """Write `work/NAME.arrow`, batches of one bucket each; returns the `buckets` of its batches and their `bytes`."""
+    fs, path = tables.filesystem(f"{output}/work/{name}.arrow")
+    partial = f"{path}.{uuid.uuid4().hex[:8]}"  # unique: a retried task may overlap the one it replaces
+    buckets, sizes = [], []
+    try:
+        fs.create_dir(path.rpartition("/")[0], recursive=True)
+        with (
+            fs.open_output_stream(partial) as stream,
+            pa.ipc.new_file(stream, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer,
+        ):
+            for bucket, part in parts:
+                for batch in part.to_batches():
+                    writer.write_batch(batch)
+                    buckets.append(bucket)
+                    sizes.append(batch.nbytes)
+        fs.move(partial, path)
+    except OSError as error:
+        raise _no_space(path, error) from None
+    finally:
+        if fs.get_file_info(partial).type != pafs.FileType.NotFound:
+            fs.delete_file(partial)  # a full disk must not stay full of halves
+    return {"buckets": buckets, "bytes": sizes}
+
+
+def index_parts(done: dict[str, dict[str, Any]], num_buckets: int) -> list[Parts]:
+    """The parts of each bucket among the results of tasks, by name."""
+    parts: list[Parts] = [[] for _ in range(num_buckets)]
+    for name, result in done.items():
+        positions: dict[int, list[int]] = {}
+        sizes: Counter[int] = Counter()
+        for position, (bucket, size) in enumerate(zip(result["buckets"], result["bytes"], strict=True)):
+            positions.setdefault(bucket, []).append(position)
+            sizes[bucket] += size
+        for bucket, of_bucket in positions.items():
+            parts[bucket].append((name, of_bucket, sizes[bucket]))
+    return parts
+
+
+def read_passes(
+    output: str, parts: Parts, hashed: str, pass_bytes: int, columns: Sequence[str] | None = None
+) -> Iterator[Iterator[pa.Table]]:
+    """Read a bucket in passes of about `pass_bytes`, each with the rows of one range of the column `hashed`.
+
+    Ranges ascend, so what is sorted by that column in each pass is sorted over all of them.
+    """
+    count = num_passes(sum(size for _, _, size in parts), pass_bytes)
+    for i in range(count):
+        tables_ = read_parts(output, parts, columns)
+        yield tables_ if count == 1 else _in_range(tables_, hashed, i, count)
+
+
+def _in_range(parts: Iterator[pa.Table], hashed: str, i: int, count: int) -> Iterator[pa.Table]:
+    for table in parts:
+        high = table.column(hashed).to_numpy() >> np.uint64(32)
+        yield table.filter(pa.array((high * np.uint64(count)) >> np.uint64(32) == i))
+
+
+def read_parts(output: str, parts: Parts, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Stream the batches of a bucket as they were written; `columns` come in the order of the file."""
+    for name, positions, _ in parts:
+        fs, path = tables.filesystem(f"{output}/work/{name}.arrow")
+        with fs.open_input_file(path) as file:
+            reader = pa.ipc.open_file(file)
+            if columns is not None:
+                fields = [reader.schema.names.index(column) for column in columns]
+                reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=fields))
+            for position in positions:
+                yield pa.table(reader.get_batch(position))
 
 
 def read_done(output: str, name: str) -> dict[str, Any] | None:
@@ -117,52 +188,8 @@ def write_done(output: str, name: str, done: dict[str, Any]) -> None:
         raise _no_space(path, error) from None
 
 
-def _write_spill(uri: str, partials: Iterator[pa.Table], num_buckets: int) -> list[int]:
-    """Write batches of one bucket each; returns their buckets in file order."""
-    fs, path = tables.filesystem(uri)
-    partial = f"{path}.{uuid.uuid4().hex[:8]}"  # unique: a retried task may overlap the one it replaces
-    buckets: list[int] = []
-    try:
-        fs.create_dir(path.rpartition("/")[0], recursive=True)
-        with (
-            fs.open_output_stream(partial) as stream,
-            pa.ipc.new_file(stream, PARTIALS, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer,
-        ):
-            for chunk in _chunks(partials):
-                for bucket, part in by_bucket(combine(chunk), num_buckets):
-                    for batch in part.to_batches():
-                        writer.write_batch(batch)
-                        buckets.append(bucket)
-        fs.move(partial, path)
-    except OSError as error:
-        raise _no_space(path, error) from None
-    finally:
-        if fs.get_file_info(partial).type != pafs.FileType.NotFound:
-            fs.delete_file(partial)  # a full disk must not stay full of halves
-    return buckets
-
-
-def _chunks(partials: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    pending: list[pa.Table] = []
-    for table in partials:
-        pending.append(table)
-        if sum(part.num_rows for part in pending) >= SPILL_ROWS:
-            yield pa.concat_tables(pending)
-            pending = []
-    if pending:
-        yield pa.concat_tables(pending)
-
-
-def _read_spills(output: str, batches: list[tuple[int, list[int]]]) -> Iterator[pa.Table]:
-    for number, positions in batches:
-        fs, path = tables.filesystem(f"{output}/work/map-{number:05d}.arrow")
-        with fs.open_input_file(path) as file:
-            reader = pa.ipc.open_file(file)
-            for position in positions:
-                yield pa.table(reader.get_batch(position))
-
-
-def _write_rejected(output: str, name: str, rows: list[dict[str, Any]]) -> None:
+def write_rejected(output: str, name: str, rows: list[dict[str, Any]]) -> None:
+    """Write `rejected/NAME.parquet`."""
     batch = tables.rows_batch(rows, tables.REJECTED)
     tables.write_parquet(f"{output}/rejected/{name}.parquet", tables.REJECTED, [batch])
 

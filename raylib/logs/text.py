@@ -3,8 +3,6 @@
 Everything here works on the unique values of a column: a log repeats its queries and titles many times.
 """
 
-import unicodedata
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -54,14 +52,6 @@ def _decodes(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def normalise(query: str) -> str:
-    """The form in which two spellings count as one query for the split: NFKC, case folded, spaces collapsed."""
-    if query.isascii():  # NFKC changes nothing there, and takes most of the time
-        return " ".join(query.lower().split())
-    folded = unicodedata.normalize("NFKC", query).casefold()
-    return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def hash_texts(values: list[str] | pa.StringArray) -> Hashes:

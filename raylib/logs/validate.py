@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from raylib.labels import LabelSchema
 from raylib.logs import text
-from raylib.logs.rows import PARTIALS, ROWS, TEXTS
+from raylib.logs.query_key import query_hashes
+from raylib.logs.rows import PARTIALS, ROWS, TEXT, TEXTS
 from raylib.tables import SPLITS
 
 REASONS = {
@@ -35,7 +36,8 @@ REASONS = {
 class Validated(NamedTuple):
     """What one batch of rows became."""
 
-    partials: pa.Table  # PARTIALS, one row a good row
+    partials: pa.Table  # PARTIALS, one row for the good rows of a pair, gold label and published split
+    num_good: int
     rejected: list[dict[str, Any]]  # rows of tables.REJECTED
     num_cleaned: int  # good rows in which a control character or a run of spaces was mended
 
@@ -52,8 +54,8 @@ class _Column(NamedTuple):
         """A flag of each unique value as a flag of each row."""
         return np.append(flags, null)[self.codes]
 
-    def take(self, keep: npt.NDArray[np.bool_]) -> pa.StringArray:
-        codes = self.codes[keep]
+    def take(self, rows: npt.NDArray[np.int64]) -> pa.StringArray:
+        codes = self.codes[rows]
         return self.values.take(pa.array(codes, mask=codes < 0))
 
 
@@ -68,17 +70,21 @@ def validate(
     rejected = [] if not len(bad) else _rejected(rows.take(bad), [list(REASONS)[i] for i in reasons[bad]])
     partials = _partials(rows, columns, keep, schema, start)
     changed = np.any([column.rows(column.is_changed) for column in columns.values()], axis=0)
-    return Validated(partials, rejected, int((changed & keep).sum()))
+    return Validated(partials, int(keep.sum()), rejected, int((changed & keep).sum()))
 
 
 def _encode(column: pa.ChunkedArray) -> _Column:
-    encoded = column.combine_chunks().dictionary_encode()
-    values = encoded.dictionary
+    unified = column.unify_dictionaries()
+    values = unified.chunk(0).dictionary if unified.num_chunks else pa.array([], pa.string())
+    if len(values) > len(column):  # a slice of a longer table: most of its dictionary belongs to other rows
+        unified = column.cast(pa.string()).dictionary_encode()
+        values = unified.chunk(0).dictionary
     is_bad = text.invalid_utf8(values)
     if is_bad.any():
         values = pc.if_else(pa.array(is_bad), "", values.cast(pa.binary())).cast(pa.string())
     values, is_changed = text.clean(values)
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    indices = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in unified.chunks]
+    codes = np.concatenate(indices).astype(np.int64) if indices else np.zeros(0, np.int64)
     return _Column(codes, values, is_bad, is_changed)
 
 
@@ -134,7 +140,7 @@ def _partials(
         return np.append(np.array(values, dtype=kind), kind(-1))[columns[name].codes[keep]]
 
     queries = columns["query"].values
-    query_hash = hashed("query", [text.normalise(query) for query in queries.to_pylist()])
+    query_hash = np.append(query_hashes(queries), np.uint64(0))[columns["query"].codes[keep]]
     pair = text.mix(
         text.mix(hashed("locale", columns["locale"].values), hashed("query", queries)),
         hashed("item_id", columns["item_id"].values),
@@ -143,24 +149,41 @@ def _partials(
     gold = code("gold", [-1 if name is None else schema.index(name) for name in names], np.int16)
     published = columns["split"].values.to_pylist()
     split = code("split", [SPLITS.index(name) if name in SPLITS else -1 for name in published], np.int8)
+
+    # Add up within the batch before any text is written out: rows of one pair stand together, in order of time.
+    good = np.flatnonzero(keep)
+    votes = (gold.astype(np.uint64) << np.uint64(8)) + split.astype(np.uint8)
+    order = np.argsort(text.mix(pair, votes), kind="stable")
+    is_first = np.append(True, (np.diff(pair[order]) != 0) | (np.diff(votes[order]) != 0))[: len(order)]
+    starts = np.flatnonzero(is_first)
+    newest = order[np.append(starts[1:], len(order))[: len(starts)] - 1]
+    rank = np.argsort(newest)
+    newest = newest[rank]
+
+    def added(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        sums: npt.NDArray[np.int64] = np.add.reduceat(values[order], starts) if len(starts) else values[order]
+        return sums[rank]
+
+    counts = {name: rows.column(name).fill_null(0).to_numpy()[good] for name in ("impressions", "clicks")}
     made = {
-        "pair": pair,
-        "query_hash": query_hash,
-        "gold": gold,
-        "split": split,
-        "sequence": start + np.flatnonzero(keep),
-        "num_rows": np.ones(int(keep.sum()), dtype=np.int64),
-        "impressions": rows.column("impressions").filter(pa.array(keep)),
-        "clicks": rows.column("clicks").filter(pa.array(keep)),
+        "pair": pair[newest],
+        "query_hash": query_hash[newest],
+        "gold": gold[newest],
+        "split": split[newest],
+        "sequence": start + good[newest],
+        "num_rows": added(np.ones(len(good), dtype=np.int64)),
+        **{name: added(values) for name, values in counts.items()},
     }
-    texts = {name: columns[name].take(keep) for name in TEXTS if name in PARTIALS.names and name not in made}
+    texts = {name: columns[name].take(good[newest]) for name in TEXTS if name in PARTIALS.names and name not in made}
     return pa.table({**made, **texts}).select(PARTIALS.names).cast(PARTIALS)
 
 
 def _rejected(rows: pa.Table, reasons: list[str]) -> list[dict[str, Any]]:
     """Rejected rows with their untouched content; bytes that are no UTF-8 appear as \\xNN."""
     columns = {
-        field.name: rows.column(field.name).cast(pa.binary() if pa.types.is_string(field.type) else field.type)
+        field.name: rows.column(field.name).cast(pa.string()).cast(pa.binary())
+        if field.type == TEXT
+        else rows.column(field.name)
         for field in ROWS
     }
     contents = pa.table(columns).to_pylist()

@@ -32,6 +32,7 @@ def write_pairs(folder: Path, num_queries: int = 90, seed: int = 0) -> list[dict
                 "brand": None, "category": None, "attributes": None, "locale": locale,
                 "impressions": 1000 // (query + 1), "clicks": 0,
                 "gold": None if item == 5 else SCHEMA.names[gold], "split": split,
+                "segment": tables.SEGMENTS[query // 30],
             })  # fmt: skip
     tables.write_parquet(f"{folder}/a.parquet", tables.PAIRS, [tables.rows_batch(rows, tables.PAIRS)])
     return rows

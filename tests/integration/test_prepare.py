@@ -19,7 +19,7 @@ import pytest
 
 from jobs.prepare import PrepareConfig, run
 from raylib import tables
-from raylib.logs.text import normalise
+from raylib.logs.query_key import canonical, near_keys
 from raylib.ray_session import ray_session
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,18 +84,46 @@ def test_pairs_are_unique_add_up_and_are_split_by_query(tmp_path: Path) -> None:
 
     places = defaultdict(set)
     for row in pairs:
-        places[normalise(row["query"])].add((row["split"], row["bucket"]))
+        places[canonical(row["query"])].add((row["split"], row["bucket"]))
     assert all(len(place) == 1 for place in places.values()), "a query has one split and one bucket"
     assert Counter(row["split"] for row in pairs) == {name: metrics[f"num_{name}"] for name in tables.SPLITS}
     assert min(metrics[f"num_{name}"] for name in tables.SPLITS) > 0
     for file in output.glob("bucket-*.parquet"):
         assert set(pq.read_table(file).column("bucket").to_pylist()) <= {int(file.stem[-5:])}
     assert len({row["pair_id"] for row in pairs}) == len(pairs)
+    traffic: Counter[str] = Counter()
+    for row in pairs:
+        traffic[row["segment"]] += row["impressions"]
+    assert all(abs(traffic[name] / len(good) - 1 / 3) < 0.1 for name in tables.SEGMENTS), "thirds of the impressions"
 
     rejected = tables.read_table(f"{output}/rejected", tables.REJECTED).to_pylist()
     assert Counter(row["reason"] for row in rejected) == {"null_title": 120}
     assert not (output / "work").exists()
     assert prepare(output, logs, dev_share=0.2, test_share=0.3) == metrics, "a finished run is not done again"
+
+
+@pytest.mark.usefixtures("ray")
+@pytest.mark.parametrize("on_near_query", ["reject", "count"])
+def test_no_near_identical_query_crosses_the_splits(tmp_path: Path, on_near_query: str) -> None:
+    words = ["blender", "blnder", "kettle", "ketle", "camera", "camara", "Cámaras", "vacuum", "vaccum", "sneaker"]
+    queries = [f"{color} {word}" for word in words for color in ("red", "blue", "green", "pink", "black", "white")]
+    table = {"query": queries, "locale": ["en"] * 60, "item_id": ["i"] * 60, "title": ["t"] * 60}
+    (tmp_path / "logs").mkdir()
+    pq.write_table(pa.table(table | {"impressions": [1] * 60, "clicks": [0] * 60}), tmp_path / "logs/log.parquet")
+    shares = {"dev_share": 0.3, "test_share": 0.3}
+    metrics = prepare(tmp_path / "pairs", tmp_path / "logs", on_near_query=on_near_query, **shares)
+    pairs = tables.read_table(str(tmp_path / "pairs"), tables.PAIRS).to_pylist()
+    query_K, key_K = near_keys(pa.array([row["query"] for row in pairs]))
+    splits_at = defaultdict(set)
+    for query, key in zip(query_K.tolist(), key_K.tolist(), strict=True):
+        splits_at[key].add(pairs[query]["split"])
+    assert metrics["num_near_queries"] > 5
+    assert any(len(splits) > 1 for splits in splits_at.values()) == (on_near_query == "count")
+    assert (metrics["rejected"].get("near_identical_query", 0) == 0) == (on_near_query == "count")
+    example = metrics["near_examples"][0]
+    one, other = (set(near_keys(pa.array([example[name]]))[1].tolist()) for name in ("query", "near_query"))
+    assert one & other
+    assert tables.SPLITS.index(example["split"]) < tables.SPLITS.index(example["near_split"])
 
 
 @pytest.mark.usefixtures("ray")

@@ -1,25 +1,35 @@
-import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from pathlib import Path
 
-from raylib.evaluation.inputs import traffic_segments
+import pytest
 
+from raylib import tables
+from raylib.errors import InputError
+from raylib.evaluation.inputs import read_judged
+from raylib.labels import LabelSchema
 
-def test_each_segment_holds_a_third_of_the_impressions():
-    impressions = (10_000 / np.arange(1, 2001)).astype(np.int64)
-    segments = traffic_segments(impressions)
-    shares = [impressions[segments == i].sum() / impressions.sum() for i in range(3)]
-    assert np.allclose(shares, 1 / 3, atol=0.05)
-    sizes = [(segments == i).sum() for i in range(3)]
-    assert sizes[0] < sizes[1] < sizes[2]
+ESCI = LabelSchema.load("esci")
 
 
-@given(st.lists(st.integers(0, 1000), min_size=1, max_size=30))
-def test_more_impressions_never_mean_a_later_segment(impressions):
-    segments = traffic_segments(np.array(impressions))
-    if sum(impressions) == 0:
-        assert set(segments) == {-1}
-    else:
-        order = np.argsort(-np.array(impressions), kind="stable")
-        assert (np.diff(segments[order]) >= 0).all()
-        assert segments[order[0]] == 0
+def write(folder: Path, rows: list[dict]) -> str:
+    texts = dict.fromkeys(("item_id", "title", "brand", "category", "attributes", "split"), "x")
+    filled = [{"bucket": 0, "impressions": 1, "clicks": 0, **texts, **row} for row in rows]
+    tables.write_parquet(f"{folder}/a.parquet", tables.PAIRS, [tables.rows_batch(filled, tables.PAIRS)])
+    return str(folder)
+
+
+def test_judged_pairs_carry_their_query_and_segment(tmp_path):
+    facts = [("a", "en", "Exact", "tail"), ("a", "en", None, "tail"), ("b", "en", "Irrelevant", "head"),
+             ("a", "es", "Exact", None), ("a", "en", "Substitute", "tail"), ("c", "en", "Exact", "torso")]  # fmt: skip
+    rows = [{"pair_id": f"p{i}", "query": query, "locale": locale, "gold": gold, "segment": segment}
+            for i, (query, locale, gold, segment) in enumerate(facts)]  # fmt: skip
+    judged, num_rows = read_judged(write(tmp_path, rows), ESCI)
+    assert (num_rows, judged.column("pair_id").tolist()) == (6, ["p0", "p2", "p3", "p4", "p5"])
+    assert judged.query_N.tolist() == [0, 1, 2, 0, 3]
+    assert judged.segment_N.tolist() == [2, 0, -1, 2, 1]
+    assert [ESCI.names[i] for i in judged.gold_N] == ["Exact", "Irrelevant", "Exact", "Substitute", "Exact"]
+
+
+def test_a_table_without_gold_is_refused(tmp_path):
+    uri = write(tmp_path, [{"pair_id": "p", "query": "a", "locale": "en", "gold": None, "segment": None}])
+    with pytest.raises(InputError, match="none of 1 pairs has a gold label"):
+        read_judged(uri, ESCI)

@@ -8,16 +8,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raylib.logs import text
-from raylib.logs.pairs import Pairs, bucket_of, by_bucket, combine, combine_stream, finish_bucket, split_of
+from raylib.logs.pairs import (
+    NO_TRAFFIC,
+    Near,
+    Pairs,
+    bucket_of,
+    by_bucket,
+    combine,
+    combine_stream,
+    finish_bucket,
+    split_of,
+    traffic_bounds,
+)
+from raylib.logs.query_key import canonical, query_hashes
 from raylib.logs.rows import PARTIALS
-from raylib.tables import PAIRS, SPLITS
+from raylib.tables import PAIRS, SEGMENTS, SPLITS
 
 NAMES = ("Exact", "Substitute", "Irrelevant")
 TRAIN, DEV, TEST = range(3)
 
 
 def partial(query: str = "q", item: str = "i", gold: int = -1, split: int = -1, **changes: Any) -> dict[str, Any]:
-    query_hash = text.hash_texts([text.normalise(query)])
+    query_hash = query_hashes(pa.array([query]))
     pair = text.mix(text.hash_texts([query]), text.hash_texts([item]))
     return {
         "pair": int(pair[0]),
@@ -153,7 +165,7 @@ def test_equals_a_plain_reference_and_no_batching_matters(rows: list[dict[str, A
         assert result.facts["log_rows"] + result.rejected_rows.total() == len(rows)
         splits_by_query = defaultdict(set)
         for row in found.values():
-            splits_by_query[text.normalise(row["query"])].add(row["split"])
+            splits_by_query[canonical(row["query"])].add(row["split"])
         assert all(len(splits) == 1 for splits in splits_by_query.values()) or has_mixed_sources(rows)
 
 
@@ -193,7 +205,63 @@ def reference(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def test_buckets_hold_whole_queries_and_lose_nothing() -> None:
     rows = combine(table([partial(f"Query {i % 40}" if i % 2 else f"query {i % 40}", f"i{i}") for i in range(400)]))
-    parts = dict(by_bucket(rows, 8))
+    parts = dict(by_bucket(rows.column("query_hash").to_numpy(), rows, 8))
     assert sum(part.num_rows for part in parts.values()) == 400
     queries = [set(part.column("query_hash").to_pylist()) for part in parts.values()]
     assert sum(map(len, queries)) == len(set.union(*queries)) == 40
+
+
+def test_combining_by_bucket_changes_the_order_only() -> None:
+    rows = table([partial(f"query {i % 40}", f"i{i % 7}") for i in range(400)])
+    plain, ordered = combine(rows), combine(rows, 8)
+    assert (np.diff(bucket_of(ordered.column("query_hash").to_numpy(), 8)) >= 0).all()
+    assert ordered.sort_by("pair").equals(plain.sort_by("pair"))
+
+
+@pytest.mark.parametrize("on_near_query", ["reject", "count"])
+def test_near_identical_queries_leave_the_earlier_split(on_near_query: str) -> None:
+    rows = [partial(f"query {i}", split=-1) for i in range(300)]
+    hashes = np.array([row["query_hash"] for row in rows], np.uint64)
+    splits = split_of(hashes, 0.3, 0.3, seed=0)
+    near = Near(hashes[:200], np.full(200, DEV, np.int8))
+    result = finish_bucket(combine(table(rows)), 0, NAMES, "majority", 0.3, 0.3, 0, near, on_near_query)
+    expected = {i for i in range(200) if splits[i] == TRAIN}
+    kept = {int(row["query"].split()[1]) for row in result.pairs.to_pylist()}
+    assert kept == set(range(300)) - (expected if on_near_query == "reject" else set())
+    assert result.facts["num_near_queries"] == len(expected) > 50
+    assert result.rejected_rows["near_identical_query"] == 300 - len(kept)
+
+
+def test_a_published_split_keeps_its_near_identical_queries() -> None:
+    row = partial("q", split=TRAIN)
+    near = Near(np.array([row["query_hash"]], np.uint64), np.array([TEST], np.int8))
+    result = finish_bucket(combine(table([row])), 0, NAMES, "majority", 0.0, 0.0, 0, near, "reject")
+    assert (result.pairs.num_rows, result.facts["num_near_queries"]) == (1, 1)
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=40))
+def test_segments_are_thirds_of_the_impressions(counts: list[int]) -> None:
+    distinct, numbers = np.unique(counts, return_counts=True)
+    head, torso = traffic_bounds(distinct, numbers)
+    total, before = sum(counts), 0
+    if not total:
+        assert (head, torso) == (NO_TRAFFIC, NO_TRAFFIC)
+        return
+    begins = {}
+    for count in sorted(counts, reverse=True):
+        begins.setdefault(count, before)
+        before += count
+    expected = {count: min(begin * 3 // total, 2) for count, begin in begins.items() if count}
+    assert {count: 0 if count >= head else 1 if count >= torso else 2 for count in expected} == expected
+
+
+def test_a_pair_has_the_segment_of_its_query() -> None:
+    rows = [partial("often", f"i{i}", impressions=40) for i in range(3)] + [
+        partial("Seldom"),
+        partial("never", impressions=0),
+    ]
+    rows += [partial("seldom", impressions=30)]
+    result = finish_bucket(combine(table(rows)), 0, NAMES, "majority", 0, 0, 0, bounds=(100, 31))
+    found = {row["query"]: row["segment"] for row in result.pairs.to_pylist()}
+    assert found == {"often": "head", "Seldom": "torso", "seldom": "torso", "never": None}
+    assert [result.facts[f"num_{name}"] for name in SEGMENTS] == [3, 2, 0]

@@ -7,7 +7,7 @@ import pytest
 
 from raylib.errors import InputError
 from raylib.logs import source
-from raylib.logs.rows import ROWS
+from raylib.logs.rows import ROWS, decoded_bytes
 from raylib.logs.source import BadFileError, plan_esci, plan_logs, read_unit
 
 MINIMAL = {"query": ["q"] * 10, "locale": ["en"] * 10, "item_id": [f"i{i}" for i in range(10)], "title": ["t"] * 10}
@@ -21,7 +21,7 @@ def write(path: Path, table: pa.Table = LOG, **options: Any) -> Path:
 
 
 def read(plan: source.Plan) -> pa.Table:
-    return pa.concat_tables([table for unit in plan.units for table in read_unit(unit)])
+    return pa.concat_tables([table for unit in plan.units for table in read_unit(unit, 64 << 20)])
 
 
 def test_long_files_are_cut_at_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,14 +42,15 @@ def test_any_width_of_text_and_integer_is_read(tmp_path: Path) -> None:
     assert rows.column("brand").null_count == 10
 
 
-def test_titles_of_100_kb_shrink_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "BATCH_BYTES", 4 << 20)
-    monkeypatch.setattr(source, "MIN_BATCH_ROWS", 8)
-    titles = pa.array([f"{i:06d}" + "x" * 100_000 for i in range(200)])
+@pytest.mark.parametrize("num_titles", [200, 1])  # one title all over is short in the file, but not written out
+def test_titles_of_100_kb_shrink_the_batch(tmp_path: Path, num_titles: int) -> None:
+    titles = pa.array([f"{i % num_titles:06d}" + "x" * 100_000 for i in range(200)])
     table = pa.table({name: ["a"] * 200 for name in ("query", "locale", "item_id")} | {"title": titles})
     table = table.append_column("impressions", [[1] * 200]).append_column("clicks", [[0] * 200])
     plan = plan_logs(str(write(tmp_path / "a.parquet", table)), "fail")
-    assert max(rows.nbytes for unit in plan.units for rows in read_unit(unit)) < 6 << 20
+    batches = [rows for unit in plan.units for rows in read_unit(unit, batch_bytes=4 << 20)]
+    assert sum(rows.num_rows for rows in batches) == 200
+    assert max(decoded_bytes(rows) for rows in batches) < 6 << 20
 
 
 @pytest.mark.parametrize(

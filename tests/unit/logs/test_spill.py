@@ -9,10 +9,13 @@ from raylib import tables
 from raylib.errors import InputError
 from raylib.labels import LabelSchema
 from raylib.logs import spill
+from raylib.logs.budget import Budget
+from raylib.logs.reduce import reduce_bucket
 from raylib.logs.source import BadFileError, Unit, plan_logs
-from raylib.logs.spill import map_unit, read_done, reduce_bucket
+from raylib.logs.spill import index_parts, map_unit, read_done, read_parts
 
 ESCI = LabelSchema.load("esci")
+ROOMY, TIGHT = Budget(64 << 20, 64 << 20, 64 << 20), Budget(4096, 4096, 4096)
 
 
 def logs(path: Path, num_rows: int) -> list[Unit]:
@@ -31,29 +34,39 @@ def logs(path: Path, num_rows: int) -> list[Unit]:
 
 def mapped(output: Path, number: int, unit: Unit, **changes: Any) -> dict[str, Any]:
     settings = {"num_buckets": 4, "max_query_chars": 100, "max_title_chars": 100, "on_bad_file": "fail"}
+    settings["budget"] = ROOMY
     return map_unit(str(output), number, unit, ESCI, **(settings | changes))
 
 
-def reduced(output: Path, done: list[dict[str, Any]]) -> pa.Table:
+def reduced(output: Path, done: list[dict[str, Any]], budget: Budget = ROOMY) -> pa.Table:
+    parts = index_parts({f"map-{i:05d}": one for i, one in enumerate(done)}, 4)
+    settings = (ESCI, "majority", "reject", 0.1, 0.1, 0, budget)
     for bucket in range(4):
-        batches = [(i, [p for p, b in enumerate(one["buckets"]) if b == bucket]) for i, one in enumerate(done)]
-        reduce_bucket(str(output), bucket, [of for of in batches if of[1]], ESCI, "majority", 0.1, 0.1, seed=0)
+        reduce_bucket(str(output), bucket, parts[bucket], [], [], (60, 30), *settings)
     return tables.read_table(str(output), tables.PAIRS)
 
 
-def test_no_row_is_lost_and_chunks_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_row_is_lost_and_the_budget_does_not_matter(tmp_path: Path) -> None:
     logs(tmp_path / "logs/a.parquet", 1000)
     units = logs(tmp_path / "logs/b.parquet", 700)
     whole = reduced(tmp_path / "whole", [mapped(tmp_path / "whole", i, unit) for i, unit in enumerate(units)])
-    monkeypatch.setattr(spill, "SPILL_ROWS", 100)
-    monkeypatch.setattr("raylib.logs.source.BATCH_ROWS", 64)
-    done = [mapped(tmp_path / "small", i, unit) for i, unit in enumerate(units)]
+    done = [mapped(tmp_path / "small", i, unit, budget=TIGHT) for i, unit in enumerate(units)]
     assert len(done[0]["buckets"]) > 4
+    assert sum(done[0]["bytes"]) > 4 * TIGHT.pass_bytes, "each bucket takes several passes"
     assert [one["num_rows"] for one in done] == [1000, 700]
     assert [one["rejected"] for one in done] == [{"null_title": 100}, {"null_title": 70}]
-    assert reduced(tmp_path / "small", done).equals(whole)
+    assert reduced(tmp_path / "small", done, TIGHT).equals(whole)
+    assert set(whole.column("segment").to_pylist()) == {"torso"}
     assert sum(whole.column("impressions").to_pylist()) == 1530
     assert tables.read_table(str(tmp_path / "small/rejected"), tables.REJECTED).num_rows == 170
+
+
+def test_parts_are_read_by_column(tmp_path: Path) -> None:
+    (unit,) = logs(tmp_path / "logs/a.parquet", 100)
+    parts = index_parts({"map-00000": mapped(tmp_path, 0, unit)}, 4)
+    found = [table for of_bucket in parts for table in read_parts(str(tmp_path), of_bucket, ("query", "num_rows"))]
+    assert {frozenset(table.column_names) for table in found} == {frozenset({"query", "num_rows"})}
+    assert sum(sum(table.column("num_rows").to_pylist()) for table in found) == 90
 
 
 def test_the_done_mark_is_the_last_thing_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,29 +46,6 @@ def test_invalid_utf8_is_found_by_value() -> None:
     assert text.invalid_utf8(values).tolist() == [False, True, True]
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [("Red  Shoes", "red shoes"), ("ＮＩＫＥ", "nike"), ("STRASSE", "straße"), ("ｶﾒﾗ", "カメラ"), ("a\u3000b", "A b")],
-)
-def test_spellings_of_one_query_normalise_alike(one: str, other: str) -> None:
-    assert text.normalise(one) == text.normalise(other)
-
-
-@given(st.text(max_size=20))
-@settings(deadline=None)
-def test_normalise_is_idempotent(query: str) -> None:
-    once = text.normalise(query)
-    # NFKC of a case-folded text is stable from the second round on; a few Greek letters need that round
-    assert text.normalise(text.normalise(once)) == text.normalise(once)
-
-
-@given(st.text(alphabet=st.characters(max_codepoint=127), max_size=20))
-@settings(deadline=None)
-def test_the_short_way_for_ascii_agrees_with_the_long_one(query: str) -> None:
-    folded = unicodedata.normalize("NFKC", query).casefold()
-    assert text.normalise(query) == " ".join(unicodedata.normalize("NFKC", folded).split())
-
-
 def test_hashes_are_pinned() -> None:
     """A table written by one version must fit one written by the next: ids and splits may never move."""
     hashes = text.hash_texts(["red shoes", "靴", ""])

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from raylib.labels import LabelSchema
-from raylib.logs.rows import ROWS, TEXTS
+from raylib.logs.rows import TEXTS, as_rows
 from raylib.logs.validate import REASONS, Validated, validate
 from raylib.tables import REJECTED, SPLITS, rows_batch
 
@@ -27,13 +27,9 @@ GOOD: dict[str, Any] = {
 
 
 def check(rows: list[dict[str, Any]]) -> Validated:
-    table = pa.table({field.name: pa.array([row[field.name] for row in rows], _kind(field)) for field in ROWS})
-    columns = [c.chunk(0).view(pa.string()) if c.type == pa.binary() else c for c in table.columns]
-    return validate(pa.table(columns, schema=ROWS), ESCI, max_query_chars=20, max_title_chars=50)
-
-
-def _kind(field: pa.Field) -> pa.DataType:
-    return pa.binary() if field.name in TEXTS else field.type
+    columns = {name: pa.array([row[name] for row in rows], pa.binary()).view(pa.string()) for name in TEXTS}
+    columns |= {name: pa.array([row[name] for row in rows], pa.int64()) for name in ("impressions", "clicks")}
+    return validate(as_rows(pa.table(columns)), ESCI, max_query_chars=20, max_title_chars=50)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +57,7 @@ def _kind(field: pa.Field) -> pa.DataType:
 )
 def test_a_bad_row_is_rejected_with_its_reason_and_content(reason: str, changes: dict[str, Any]) -> None:
     result = check([GOOD, GOOD | changes, GOOD])
-    assert result.partials.num_rows == 2
+    assert (result.num_good, result.partials.column("num_rows").to_pylist()) == (2, [2])
     assert [row["reason"] for row in result.rejected] == [reason]
     payload = json.loads(result.rejected[0]["payload"])
     changed = {name: payload[name] for name in changes}
@@ -79,7 +75,7 @@ def test_every_reason_is_tested() -> None:
 def test_good_rows_are_cleaned_and_counted() -> None:
     rows = [
         GOOD | {"title": "Red\x00running\tshoes"},
-        GOOD | {"brand": " Nike "},
+        GOOD | {"brand": " Nike ", "item_id": "I2"},
         GOOD | {"query": "", "title": "a\tb"},
     ]
     result = check(rows)
@@ -111,9 +107,20 @@ def test_a_pair_is_its_locale_query_and_item() -> None:
     ]
     partials = check(rows).partials
     pairs, queries = partials.column("pair").to_numpy(), partials.column("query_hash").to_numpy()
-    assert pairs[0] == pairs[1]
-    assert len(np.unique(pairs)) == 4, "another spelling of the query is another pair"
+    assert len(np.unique(pairs)) == len(pairs) == 4, "another spelling of the query is another pair"
     assert len(np.unique(queries)) == 1, "but it is the same query for the split"
+
+
+def test_rows_of_a_pair_add_up_within_the_batch() -> None:
+    rows = [GOOD, GOOD | {"item_id": "I0"}, GOOD | {"gold": None}, GOOD | {"title": "newer", "clicks": 5}]
+    partials = check(rows).partials.to_pylist()
+    assert [
+        (row["title"], row["num_rows"], row["impressions"], row["clicks"], row["sequence"]) for row in partials
+    ] == [
+        ("Red running shoes", 1, 3, 1, 1),
+        ("Red running shoes", 1, 3, 1, 2),
+        ("newer", 2, 6, 6, 3),
+    ]
 
 
 def test_a_pair_does_not_depend_on_its_batch() -> None:
@@ -124,5 +131,5 @@ def test_a_pair_does_not_depend_on_its_batch() -> None:
 
 def test_a_batch_without_good_rows() -> None:
     result = check([GOOD | {"query": None}])
-    assert result.partials.num_rows == 0
+    assert (result.num_good, result.partials.num_rows) == (0, 0)
     assert len(result.rejected) == 1
