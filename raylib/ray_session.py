@@ -33,6 +33,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         ray.init(runtime_env=runtime_env)
     else:
         ray.init(
+            "local",  # without it Ray joins whatever cluster it finds on the machine
             num_cpus=num_cpus,
             include_dashboard=False,
             object_store_memory=512 << 20,

@@ -20,11 +20,13 @@ from raylib.errors import InputError
 from raylib.labels import LabelSchema
 from raylib.logs import source, text
 from raylib.logs.pairs import combine_stream, finish_bucket
+from raylib.logs.query_key import query_hashes
 from raylib.logs.validate import validate
 
 Row = dict[str, Any]
 DRAW = 0x706C616E  # another constant than the split's seed, so that the draw and the split are independent
 COLUMNS = ("pair_id", "query", "locale", "title", "brand", "category", "attributes", "gold", "split")
+BATCH_BYTES = 32 << 20  # of logs, decoded, read at once
 LOG_ROWS_PER_PAIR = 50  # rows of logs that are read for each pair to sample: counting pairs is cheap, tokens are not
 SEQUENCE_STEP = 1 << 36  # rows of a unit of logs are numbered from unit number * this, as in the shuffle
 
@@ -105,7 +107,7 @@ def sample_logs(
     def partials() -> Iterator[pa.Table]:
         for number, unit in enumerate(plan.units):
             start = number * SEQUENCE_STEP
-            for table in source.read_unit(unit):
+            for table in source.read_unit(unit, BATCH_BYTES):
                 drawn = table.filter(pa.array(is_drawn(table.column("query").combine_chunks(), share)))
                 if drawn.num_rows:
                     yield validate(drawn, schema, max_query_chars, max_title_chars, start).partials
@@ -115,7 +117,7 @@ def sample_logs(
     pairs = finish_bucket(combined, 0, schema.names, on_conflict, dev_share, test_share, seed).pairs.combine_chunks()
     num_pairs = Counter(pairs["split"].to_pylist())
     num_judged = Counter(pairs.filter(pairs["gold"].is_valid())["split"].to_pylist())
-    per_query = Counter(text.normalise(query) for query in pairs["query"].to_pylist())
+    per_query = Counter(query_hashes(pairs["query"].combine_chunks()).tolist())
     error = ((1 - share) * sum(count**2 for count in per_query.values())) ** 0.5 / max(1, pairs.num_rows)
     kept_share = share * min(1.0, sample_rows / max(1, pairs.num_rows))
     kept = pairs.filter(pa.array(is_drawn(pairs["query"].combine_chunks(), kept_share)))
@@ -132,7 +134,7 @@ def is_drawn(queries: pa.StringArray, share: float) -> npt.NDArray[np.bool_]:
     values = encoded.dictionary
     values = pc.if_else(pa.array(text.invalid_utf8(values)), "", values.cast(pa.binary())).cast(pa.string())
     cleaned, _ = text.clean(values)
-    hashes = text.hash_texts([text.normalise(value) for value in cleaned.to_pylist()])
+    hashes = query_hashes(cleaned)
     draws = text.mix(hashes, np.full(len(hashes), DRAW, dtype=np.uint64)) / np.float64(2**64)
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     drawn: npt.NDArray[np.bool_] = np.append(draws < share, False)[codes]

@@ -153,16 +153,18 @@ def test_every_shipped_pipeline_can_be_planned(
 
 
 def test_what_does_not_fit_is_said(
-    plan: Callable[..., Any], write_pairs: Callable[..., str], write_model: Callable[..., str]
+    plan: Callable[..., Any], write_pairs: Callable[..., str], write_model: Callable[..., str], tmp_path: Path
 ):
     model = write_model()
+    small = tmp_path / "small.yaml"
+    small.write_text("{memory_gb: 24, tflops: 121, bandwidth_gb_s: 300}")
     stages = [
         PREPARE,
         stage("ask", "annotate", **ANNOTATE, model=model),
         stage("short", "annotate", **{**ANNOTATE, "engine": {"max_model_len": 300}}, max_tokens=200),
         stage("dapt", "dapt", corpus="@prepare", model=model, workers={"use_gpu": True, "precision": "bfloat16"}),
     ]
-    metrics = plan(stages, pairs=write_pairs(SPLITS), hardware={"gpu": "L4-24GB", "num_gpus": 8})
+    metrics = plan(stages, pairs=write_pairs(SPLITS), hardware={"gpu": str(small), "num_gpus": 8})
     notes = "\n".join(metrics["assumptions"])
     assert "ask: the model does NOT FIT: 27.5 GiB of weights" in notes
     assert "short: 100.0% of the prompts leave no room for an answer of 200 tokens within 300" in notes
