@@ -52,7 +52,7 @@ def test_a_complete_sample_selects_exactly_the_pairs_that_annotation_takes(write
     for names, max_pairs in ((["train"], 20), (["train", "test"], None), (["dev"], 1000)):
         rows, total = found.select(names, max_pairs)
         plan = plan_units(uri, names, max_pairs, 7)
-        taken = [row["pair_id"] for unit in plan.units for row in read_unit(plan, unit)]
+        taken = [row["pair_id"] for index in range(plan.num_units) for row in read_unit(plan, plan.unit(index))]
         assert [row["pair_id"] for row in rows] == taken
         assert total == plan.num_pairs
 
