@@ -115,6 +115,6 @@ def test_what_cannot_be_sampled_is_told(tmp_path: Path, write_pairs: Callable[..
     with pytest.raises(InputError, match="the pairs table is empty"):
         sample_pairs(write_pairs([]), 10)
     with pytest.raises(InputError, match=r"no pair among the 1 sampled rows; raise sample_rows"):
-        sample_pairs(write_pairs(["train"] * 8, name="few"), 1)
+        sample_pairs(write_pairs(["train"] * 4, name="few"), 1)
     with pytest.raises(InputError, match="no pair among"):
         sample(write_logs(tmp_path / "logs", [log("", 1)]), 10)
