@@ -234,13 +234,9 @@ def main() -> None:
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(threads if system == "bare" else {})}
         command = [sys.executable, "-m", "benchmarks.annotate", *sys.argv[1:], "--system", system]
         parts = range(num_engines if system == "bare" else 1)
-        started = [
-            subprocess.Popen(
-                [*command, "--num_engines", str(num_engines), "--part", str(part)],
-                env=environment, stdout=subprocess.PIPE, text=True,
-            )
-            for part in parts
-        ]  # fmt: skip
+        command += ["--num_engines", str(num_engines), "--part"]
+        pipes = {"env": environment, "stdout": subprocess.PIPE, "text": True}
+        started = [subprocess.Popen([*command, str(part)], **pipes) for part in parts]
         said = [process.communicate()[0] for process in started]
         found = [
             json.loads(line.removeprefix("RESULT ")) for text in said for line in text.splitlines() if "RESULT " in line
