@@ -16,7 +16,7 @@ import yaml
 
 from jobs.annotate import AnnotateConfig, run
 from raylib import tables
-from raylib.errors import ConfigError, InputError
+from raylib.errors import BudgetError, ConfigError, InputError
 from raylib.ray_session import ray_session
 
 PERSPECTIVES = ["user_intent", "business_rule"]
@@ -73,13 +73,16 @@ def wait_for_units(output: Path, count: int, job: subprocess.Popen[str]) -> None
         time.sleep(0.01)
 
 
-def test_killed_engine_and_killed_driver_leave_the_same_table(write_pairs: Callable[..., str], tmp_path: Path) -> None:
+def test_killed_engine_and_killed_driver_leave_the_same_table(
+    tiny_model: str, write_pairs: Callable[..., str], tmp_path: Path
+) -> None:
     pairs = write_pairs(tmp_path / "pairs", 40)
     (tmp_path / "pairs" / "part-0.parquet").rename(tmp_path / "pairs" / "part-1.parquet")
     write_pairs(tmp_path / "pairs", 2, pair_id="too-long", title="shoes " * 1000)
     with ray_session():
         check_killed(pairs, tmp_path)
         check_replay(pairs, tmp_path)
+        check_budget(tiny_model, pairs, tmp_path)
 
 
 def check_killed(pairs: str, tmp_path: Path) -> None:
@@ -132,6 +135,21 @@ def check_replay(pairs: str, tmp_path: Path) -> None:
     assert len(rejects) == sum(again["rejected"].values())
     assert {row["attempt"] for row in rejects} == {2}
     assert run(AnnotateConfig.from_mapping(short, "test")) == again
+
+
+def check_budget(tiny_model: str, pairs: str, tmp_path: Path) -> None:
+    """A model that never ends with a label ends the run on purpose; with a larger budget the same run goes on."""
+    output = tmp_path / "budget"
+    limits = {"too_long": 1.0, "unparsed": 0.5, "min_requests": 8, "max_attempts": 2}
+    values = settings(pairs, output, model=tiny_model, max_tokens=4, limits=limits)
+    with pytest.raises(BudgetError, match=r"truncated \d+ \(\d+\.\d%, allowed 50\.0%\)"):
+        run(AnnotateConfig.from_mapping(values, "test"))
+    kept = len(list(output.glob("unit-*.parquet")))
+    assert kept > 0
+    metrics = run(AnnotateConfig.from_mapping({**values, "limits": {**limits, "unparsed": 1.0}}, "test"))
+    assert metrics["units_done_here"] == 21 - kept
+    assert metrics["rejected"] == {"truncated": 160, "too_long": 8}
+    assert metrics["retried"] == {"truncated": 160}
 
 
 def test_bad_inputs_are_told_before_ray_starts(

@@ -210,6 +210,32 @@ def kill_engines_over(poison: str, file: Path, over: threading.Event) -> None:
             killed = attempt["begun"]
 
 
+def test_engines_that_hang_end_the_run_with_their_state_and_it_resumes(
+    nodes: Nodes, whole: tuple[str, Path], tmp_path: Path
+) -> None:
+    pairs, undisturbed = whole
+    output = tmp_path / "run"
+    limits = {**settings(pairs, output)["limits"], "stall_s": 12.0}
+    job = start(settings(pairs, output, limits=limits), tmp_path / "config.yaml", nodes.cluster.address)
+    while not num_units(output, job):
+        assert job.poll() is None
+        time.sleep(0.02)
+    hanging = engines()
+    for process in hanging:
+        process.send_signal(signal.SIGSTOP)
+    said, _ = job.communicate(timeout=WAIT_S)
+    for process in hanging:
+        process.kill()
+    assert job.returncode == 1, said[-2000:]
+    assert "StalledError" in said
+    state = json.loads((output / "stalled.json").read_text())
+    assert {report["pid"] for report in state["engines"].values()} >= {process.pid for process in hanging}
+    assert all(report["state"] == "working" for report in state["engines"].values())
+    assert not (output / "_SUCCESS").exists()
+    finish(start(settings(pairs, output), tmp_path / "config.yaml", nodes.cluster.address))
+    assert table(output) == table(undisturbed)
+
+
 def test_a_second_driver_on_the_run_is_refused(whole: tuple[str, Path], tmp_path: Path) -> None:
     from jobs.annotate import AnnotateConfig
 
