@@ -178,6 +178,8 @@ def fit(loop: Callable[[dict[str, Any]], None], settings: dict[str, Any], worker
     resources = {"CPU": workers.cpus_per_worker} | ({"GPU": 1} if workers.use_gpu else {})
     # The driver's import of Ray Train reads these too.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    if not os.environ.get("RAY_ADDRESS"):
+        _leave_out_the_cleaner()
     trainer = TorchTrainer(
         loop,
         train_loop_config={**settings, "workers": workers.model_dump()},
@@ -194,3 +196,21 @@ def fit(loop: Callable[[dict[str, Any]], None], settings: dict[str, Any], worker
         ),
     )
     trainer.fit()
+
+
+def _leave_out_the_cleaner() -> None:
+    """Start a local Ray's training without Ray Train's PlacementGroupCleaner.
+
+    It asks the state API every second whether the controller lives. A local Ray has no dashboard to ask; should another
+    Ray on the machine have one, that one is asked, knows no such actor, and the cleaner removes the running workers
+    (seen with Ray 2.60.0). What it is for, a controller that dies alone, ends a local Ray anyway.
+    """
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+    from ray.train.v2.api import data_parallel_trainer
+
+    class NoCleaner(PlacementGroupCleanerCallback):  # type: ignore[misc]
+        def after_controller_start(self, *_: object) -> None: ...
+
+        def after_worker_group_start(self, *_: object) -> None: ...
+
+    data_parallel_trainer.PlacementGroupCleanerCallback = NoCleaner  # type: ignore[misc]
