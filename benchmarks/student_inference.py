@@ -3,8 +3,8 @@
     python -m benchmarks.student_inference [--num_pairs 512] [--repeats 3]
 
 Writes benchmarks/results/student_inference.md. The pairs are ESCI's where ../shared/data/esci lies beside the
-checkout, else synthetic ones. Both sides tokenise within the timed call; runs alternate, the best of each counts,
-which on a shared machine is the one least disturbed.
+checkout, else synthetic ones. Both sides tokenise within the timed call; runs alternate. Figures are medians of pairs/s,
+and of the ratio within a round, with the smallest and largest.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_pairs", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     words = parser.parse_args()
 
     import torch
@@ -86,18 +86,22 @@ def main() -> None:
             seconds[key].append(time.perf_counter() - started_s)
     rows = []
     for (name, dtype), taken_s in seconds.items():
-        rate, slowest = len(pairs) / min(taken_s), len(pairs) / max(taken_s)
-        ratio = min(seconds["CrossEncoder.predict, batch 32", dtype]) / min(taken_s)
-        rows.append(f"| {name} | {dtype} | {rate:.0f} | {slowest:.0f} | {ratio:.2f} |")
+        rates_R = len(pairs) / np.array(taken_s)
+        ratios_R = np.array(seconds["CrossEncoder.predict, batch 32", dtype]) / np.array(taken_s)
+        rows.append(
+            f"| {name} | {dtype} | {np.median(rates_R):.0f} ({rates_R.min():.0f} to {rates_R.max():.0f}) "
+            f"| {np.median(ratios_R):.2f} ({ratios_R.min():.2f} to {ratios_R.max():.2f}) |"
+        )
     versions = {name: package_versions()[name] for name in ("torch", "transformers", "sentence-transformers")}
     lines = [
         "# Student, offline scoring",
         "",
         f"Pairs: {len(pairs)} of {source}, {lengths_N.mean():.1f} tokens on average (longest {lengths_N.max()}); "
-        f"backbone MiniLM-L6; budget {TOKEN_BUDGET['cpu']} tokens a batch; best (and worst) of {words.repeats} runs.",
+        f"backbone MiniLM-L6; budget {TOKEN_BUDGET['cpu']} tokens a batch; median (and range) of {words.repeats} "
+        "alternating rounds.",
         "",
-        "| what | precision | pairs/s, best | worst | times CrossEncoder |",
-        "|---|---|---:|---:|---:|",
+        "| what | precision | pairs/s | times CrossEncoder |",
+        "|---|---|---:|---:|",
         *rows,
         "",
         f"Machine: {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load before the "
