@@ -3,8 +3,8 @@
     python -m benchmarks.student_inference [--num_pairs 512] [--repeats 3]
 
 Writes benchmarks/results/student_inference.md. The pairs are ESCI's where ../shared/data/esci lies beside the
-checkout, else synthetic ones. Both sides tokenise within the timed call; runs alternate. Figures are medians of pairs/s,
-and of the ratio within a round, with the smallest and largest.
+checkout, else synthetic ones. Both sides tokenise within the timed call; runs alternate. Figures are medians of pairs/s
+and of the ratio within a round, each with the smallest and largest.
 """
 
 import argparse
