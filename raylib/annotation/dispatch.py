@@ -94,6 +94,8 @@ def _watch(rows: Iterator[dict[str, Any] | None], board: Any, output: str, limit
             reports, num_starts = ray.get(board.reports.remote())
             progress.open_requests = sum(report["open_requests"] for report in reports.values())
             progress.open_tokens = sum(report["open_tokens"] for report in reports.values())
+            started = [report["ready_at_s"] for report in reports.values() if report["ready_at_s"]]
+            progress.ready_at_s = progress.ready_at_s or min(started, default=None)
             print(progress.line(), flush=True)
             if progress.open_requests + progress.total.num_requests > ended:
                 ended, moved_s = progress.open_requests + progress.total.num_requests, now_s

@@ -47,6 +47,7 @@ class Heartbeat:
         self._name = f"{context.get_actor_id() or 'driver'}"
         self._place = {"node": ray.util.get_node_ip_address(), "pid": os.getpid()}
         self._posted_s = 0.0
+        self._ready_at_s: float | None = None  # when the engine had started
         self._answers = Counter("tricot_annotate_answers", "answers that parsed")
         self._tokens = Counter("tricot_annotate_generated_tokens", "tokens generated, all attempts")
         self._rejected = Counter("tricot_annotate_rejected", "requests without an answer", tag_keys=("reason",))
@@ -54,15 +55,18 @@ class Heartbeat:
     def beat(self, state: str, units: Iterable[HasStats] = ()) -> None:
         """Post a report now."""
         stats = [unit.stats for unit in units]
-        report = {
+        report: dict[str, Any] = {
             **self._place,
             "state": state,
             "open_units": len(stats),
             "open_requests": sum(one.num_requests for one in stats),
             "open_tokens": sum(one.generated_tokens for one in stats),
             "at_s": time.time(),
+            "ready_at_s": self._ready_at_s,
         }
         self._posted_s = time.monotonic()
+        if state != "starting" and self._ready_at_s is None:
+            self._ready_at_s = report["ready_at_s"] = report["at_s"]
         self._board.post.remote(self._name, report)
 
     def working(self, units: Iterable[HasStats]) -> None:
