@@ -124,6 +124,7 @@ class Annotator:
     def _isolated(self, unit: Unit, attempt: Attempt) -> Iterator[tuple[Unit, dict[str, Any]]]:
         pairs = read_unit(self.task.plan, unit)
         open_unit = self._open(unit, pairs)
+        open_units = {unit.index: open_unit}
         for number, pair in enumerate(pairs):
             pair_id = pair["pair_id"]
             if attempt.is_hopeless(pair_id):
@@ -135,9 +136,9 @@ class Annotator:
             deaths = attempt.deaths.get(pair_id, 0)
             attempt.deaths[pair_id] = deaths + 1  # true if this process does not come to the next line but one
             attempts.write(self.task.output, unit.name, attempt)
-            yield from self._work(iter(self._requests_of_pair(open_unit, number, pair)), {unit.index: open_unit})
+            yield from self._work(self._requests_of_pair(open_unit, number, pair), open_units)
             attempt.deaths[pair_id] = deaths
-        yield from self._close({unit.index: open_unit})
+        yield from self._close(open_units)
 
     def _work(
         self, requests: Iterator[Request], open_units: dict[int, OpenUnit]
