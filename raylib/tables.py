@@ -44,7 +44,7 @@ RATIONALES = pa.schema(
         pa.field("sample", pa.int32(), nullable=False),
         pa.field("rationale", pa.string(), nullable=False),  # the reasoning without the label line
         pa.field("label", pa.string()),  # class name; null where `error` says why there is none
-        pa.field("error", pa.string()),
+        pa.field("error", pa.string()),  # annotate rejects such answers: only tables from elsewhere have one
         pa.field("finish_reason", pa.string(), nullable=False),
         pa.field("prompt_tokens", pa.int32(), nullable=False),
         pa.field("generated_tokens", pa.int32(), nullable=False),
