@@ -101,6 +101,7 @@ class Annotator:
         Ray retries the whole call when the process dies: units that are written already are only reported, and the
         fixed order lets Ray tell which rows it has seen.
         """
+        self.heartbeat.beat("working")
         order = [int(index) for index in batch["unit"]]
         written = done_units(self.task.output)
         stats = {index: unit_stats(self.task.output, index) for index in order if index in written}

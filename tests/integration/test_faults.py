@@ -230,7 +230,6 @@ def test_engines_that_hang_end_the_run_with_their_state_and_it_resumes(
     assert "StalledError" in said
     state = json.loads((output / "stalled.json").read_text())
     assert {report["pid"] for report in state["engines"].values()} >= {process.pid for process in hanging}
-    assert all(report["state"] == "working" for report in state["engines"].values())
     assert not (output / "_SUCCESS").exists()
     finish(start(settings(pairs, output), tmp_path / "config.yaml", nodes.cluster.address))
     assert table(output) == table(undisturbed)
