@@ -13,7 +13,7 @@ DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 SMALLER = {
     "market": {"num_rows": 900, "num_queries": 24},
     "prepare": {"num_buckets": 2},
-    "annotate": {"max_pairs": 24},
+    "annotate": {"max_pairs": 24, "engine": {"dtype": "float32", "num_cpus": 2, "enforce_eager": True}},
     "distill": {"num_epochs": 1, "max_length": 48},
     "serve": {"parity_rows": 20, "port": 18432},
 }
