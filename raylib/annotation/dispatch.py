@@ -1,12 +1,13 @@
 """Runs the units of a plan on a pool of engines through Ray Data, and watches over them."""
 
+import contextlib
 import itertools
 import json
 import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from raylib.annotation.annotator import AnnotationTask, Annotator
@@ -75,7 +76,8 @@ def _run(
         num_cpus=num_cpus,
         num_gpus=num_gpus or None,
     )
-    _watch(_rows_or_nones(dataset), board, task.output, limits, progress)
+    with contextlib.closing(_rows_or_nones(dataset)) as rows:
+        _watch(rows, board, task.output, limits, progress)
 
 
 def _watch(rows: Iterator[dict[str, Any] | None], board: Any, output: str, limits: Limits, progress: Progress) -> None:
@@ -114,29 +116,38 @@ def _watch(rows: Iterator[dict[str, Any] | None], board: Any, output: str, limit
     print(progress.line(), flush=True)
 
 
-def _rows_or_nones(dataset: Any) -> Iterator[dict[str, Any] | None]:
-    """The dataset's rows as they come, and None every second: a watchdog must not wait for the thing it watches."""
+def _rows_or_nones(dataset: Any) -> Generator[dict[str, Any] | None, None, None]:
+    """The dataset's rows as they come, and None every second: a watchdog must not wait for the thing it watches.
+
+    Closing the generator ends the dataset at its next row.
+    """
     results: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+    is_closed = threading.Event()
 
     def consume() -> None:
         try:
             for row in itertools.chain(dataset.iter_rows(), [None]):
+                if is_closed.is_set():
+                    return
                 results.put(row)
         except BaseException as error:  # the driver's thread raises it
             results.put(error)
 
     threading.Thread(target=consume, daemon=True).start()
-    while True:
-        try:
-            result = results.get(timeout=1.0)
-        except queue.Empty:
-            yield None
-            continue
-        if result is None:
-            return
-        if isinstance(result, BaseException):
-            raise result
-        yield result
+    try:
+        while True:
+            try:
+                result = results.get(timeout=1.0)
+            except queue.Empty:
+                yield None
+                continue
+            if result is None:
+                return
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+    finally:
+        is_closed.set()
 
 
 def _stop(output: str, reports: dict[str, Any], progress: Progress, why: str) -> None:

