@@ -17,7 +17,7 @@ from raylib.annotation.fingerprint import annotation_facts, check_adapter, check
 from raylib.annotation.replay import replay_number
 from raylib.annotation.requests import Sampling
 from raylib.annotation.settings import EndpointSection, EngineSection, LimitsSection
-from raylib.annotation.units import absolute_uri, plan_units
+from raylib.annotation.units import plan_units
 from raylib.config import JobConfig, main
 from raylib.labels import LabelSchema
 from raylib.models import resolve_model
@@ -95,7 +95,7 @@ def run(config: AnnotateConfig) -> dict[str, Any]:
     from raylib.annotation.dispatch import annotate_units
 
     task = AnnotationTask(
-        output=absolute_uri(run.uri),
+        output=tables.absolute_uri(run.uri),
         plan=plan,
         schema=schema,
         perspectives=perspectives,
@@ -103,13 +103,13 @@ def run(config: AnnotateConfig) -> dict[str, Any]:
         num_few_shots=config.num_few_shots,
         sampling=sampling,
         max_attempts=config.limits.max_attempts if config.temperature else 1,  # greedy says the same every time
-        engine=config.endpoint.start() if config.endpoint else config.engine.start(model, adapter),
+        engine=config.endpoint.resolve() if config.endpoint else config.engine.resolve(model, adapter),
         fingerprint=facts["fingerprint"],
         driver=uuid.uuid4().hex,
         replay=replay,
     )
     with ray_session():
-        limits = config.limits.start()
+        limits = config.limits.resolve()
         progress = annotate_units(task, config.engine.num_engines, config.engine.num_cpus, limits)
     return run.finish(
         rows_in=plan.num_pairs * len(perspectives) * config.samples,

@@ -152,7 +152,8 @@ class Run:
         return metrics
 
     def reopen(self) -> None:
-        """Make a finished run unfinished, so that nobody reads it while it changes."""
+        """Make a finished run unfinished, so that nobody reads it while it changes, and lock it."""
+        self._lock()
         tables.delete(f"{self.uri}/_SUCCESS")
         self.is_done = False
 

@@ -4,8 +4,9 @@ A table is the set of `*.parquet` files directly inside a run directory. Files a
 they are complete (written beside it, then renamed), so a reader never sees half a file.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -106,6 +107,11 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     return pafs.LocalFileSystem(), uri
 
 
+def absolute_uri(uri: str) -> str:
+    """A local path made absolute, since Ray's workers have another working directory; a URI as it is."""
+    return uri if "://" in uri else str(Path(uri).absolute())
+
+
 def exists(uri: str) -> bool:
     """Whether there is a file or directory at a path or URI."""
     fs, path = filesystem(uri)
@@ -180,11 +186,14 @@ def write_parquet(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch 
     partial = f"{parent}/_partial-{PurePosixPath(path).name}"
     num_rows = 0
     try:
-        with pq.ParquetWriter(fs.open_output_stream(partial), schema, compression="zstd") as writer:
+        with (
+            fs.open_output_stream(partial) as stream,
+            pq.ParquetWriter(stream, schema, compression="zstd") as writer,
+        ):
             for batch in batches:
                 writer.write(batch.cast(schema))
                 num_rows += batch.num_rows
-        fs.move(partial, path)
+        _publish(fs, partial, path)
     except OSError as error:
         if fs.get_file_info(partial).type != pafs.FileType.NotFound:
             fs.delete_file(partial)  # a full disk must not stay full of halves
@@ -201,9 +210,17 @@ def write_text(uri: str, text: str) -> None:
         fs.create_dir(str(parent), recursive=True)
         with fs.open_output_stream(partial) as stream:
             stream.write(text.encode())
-        fs.move(partial, path)
+        _publish(fs, partial, path)
     except OSError as error:
         raise InputError(f"{uri}: cannot write: {error}; free space, then rerun") from None
+
+
+def _publish(fs: pafs.FileSystem, partial: str, path: str) -> None:
+    """Give a complete file its final name; its content is on the disk before, so a power cut leaves no empty shell."""
+    if isinstance(fs, pafs.LocalFileSystem):
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+    fs.move(partial, path)
 
 
 def read_text(uri: str) -> str:

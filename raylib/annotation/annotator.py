@@ -104,8 +104,9 @@ class Annotator:
         self.heartbeat.beat("working")
         order = [int(index) for index in batch["unit"]]
         written = done_units(self.task.output)
-        stats = {index: unit_stats(self.task.output, index) for index in order if index in written}
-        stats = {index: one for index, one in stats.items() if UnitStats.from_dict(one).is_done(self.task.replay)}
+        found = {index: unit_stats(self.task.output, index) for index in order if index in written}
+        replay = self.task.replay
+        stats = {index: one for index, one in found.items() if one and UnitStats.from_dict(one).is_done(replay)}
         finished = self._annotate([self.task.plan.unit(index) for index in order if index not in stats])
         for index in order:
             while index not in stats:
@@ -184,9 +185,10 @@ class Annotator:
 
     def _open(self, unit: Unit, pairs: Sequence[dict[str, Any]]) -> OpenUnit:
         num_requests = len(pairs) * len(self.task.perspectives) * self.task.samples
-        if not self.task.replay:
-            return OpenUnit(unit, num_requests, UnitStats(num_pairs=len(pairs)))
-        stats = UnitStats.from_dict(unit_stats(self.task.output, unit.index))
+        written = unit_stats(self.task.output, unit.index) if self.task.replay else None
+        if not written:
+            return OpenUnit(unit, num_requests, UnitStats(num_pairs=len(pairs), replay=self.task.replay))
+        stats = UnitStats.from_dict(written)
         stats.rejected.clear()
         open_unit = OpenUnit(unit, num_requests, replace(stats, replay=self.task.replay))
         rows, rejected = read_answers(self.task.output, unit.index)

@@ -12,14 +12,13 @@ from typing import Any
 
 from raylib.annotation.annotator import AnnotationTask, Annotator
 from raylib.annotation.heartbeat import Board
-from raylib.annotation.progress import Limits, Progress, load_progress
+from raylib.annotation.progress import Limits, Progress, Watchdog, load_progress
 from raylib.annotation.requests import UnitStats
 from raylib.errors import ConfigError, StalledError
 from raylib.tables import write_text
 
 MAX_START_FAILURES = 2  # in a row, after which the job fails
 MAX_UNITS_PER_TASK = 64
-MAX_DEATHS_A_UNIT = 25  # engines lost without one finished unit: it is not a bad pair, it is the engine
 TASKS_PER_ENGINE = 16  # enough that engines end together, few enough that they seldom drain
 PROGRESS_EVERY_S = 5.0
 SAVE_EVERY_S = 30.0
@@ -60,22 +59,23 @@ def _run(
     _check_resources(num_engines, num_cpus, num_gpus)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
-    context = ray.data.DataContext.get_current()
+    context = ray.data.DataContext.get_current().copy()  # later datasets of this process keep their own
     # A unit's counts are one small row: as a block of its own it reaches the driver before the task's other units end.
     context.target_max_block_size = 1
     context.max_consecutive_actor_init_deaths = MAX_START_FAILURES
     context.enable_progress_bars = False
     units_per_task = max(1, min(MAX_UNITS_PER_TASK, len(left) // (TASKS_PER_ENGINE * num_engines)))
-    dataset = ray.data.from_items(
-        [{"unit": index} for index in left], override_num_blocks=-(-len(left) // units_per_task)
-    ).map_batches(
-        Annotator,
-        fn_constructor_args=(task, board),
-        batch_size=units_per_task,
-        compute=ray.data.ActorPoolStrategy(size=num_engines),
-        num_cpus=num_cpus,
-        num_gpus=num_gpus or None,
-    )
+    with ray.data.DataContext.current(context):
+        dataset = ray.data.from_items(
+            [{"unit": index} for index in left], override_num_blocks=-(-len(left) // units_per_task)
+        ).map_batches(
+            Annotator,
+            fn_constructor_args=(task, board),
+            batch_size=units_per_task,
+            compute=ray.data.ActorPoolStrategy(size=num_engines),
+            num_cpus=num_cpus,
+            num_gpus=num_gpus or None,
+        )
     with contextlib.closing(_rows_or_nones(dataset)) as rows:
         _watch(rows, board, task.output, limits, progress)
 
@@ -84,8 +84,8 @@ def _watch(rows: Iterator[dict[str, Any] | None], board: Any, output: str, limit
     """Count finished units, print and store where the run is, and end it when a limit is reached."""
     import ray
 
-    printed_s = saved_s = moved_s = time.monotonic()
-    ended = starts_at_unit = 0
+    printed_s = saved_s = time.monotonic()
+    watchdog = Watchdog(limits.stall_s, moved_s=printed_s)
     for row in rows:
         now_s = time.monotonic()
         if row:
@@ -99,14 +99,11 @@ def _watch(rows: Iterator[dict[str, Any] | None], board: Any, output: str, limit
             started = [report["ready_at_s"] for report in reports.values() if report["ready_at_s"]]
             progress.ready_at_s = progress.ready_at_s or min(started, default=None)
             print(progress.line(), flush=True)
-            if progress.open_requests + progress.total.num_requests > ended:
-                ended, moved_s = progress.open_requests + progress.total.num_requests, now_s
-            elif now_s - moved_s > limits.stall_s:
-                _stop(output, reports, progress, f"no request has ended for {now_s - moved_s:.0f} s (limits.stall_s)")
-            if row or not progress.here.num_requests:
-                starts_at_unit = num_starts
-            elif num_starts - starts_at_unit > MAX_DEATHS_A_UNIT:
-                _stop(output, reports, progress, f"{num_starts - starts_at_unit} engines died without finishing a unit")
+            num_ended = progress.open_requests + progress.total.num_requests
+            # Ray restarts a lost actor under its own name, so starts beyond the names are deaths.
+            why = watchdog.look(now_s, num_ended, len(progress.done), num_starts - len(reports))
+            if why:
+                _stop(output, reports, progress, why)
         if now_s - saved_s >= SAVE_EVERY_S:
             progress.note_history()
             progress.save(output)

@@ -10,9 +10,10 @@ from typing import Any
 from raylib import tables
 from raylib.annotation.requests import UnitStats
 from raylib.annotation.units import Plan, done_units, unit_stats
-from raylib.errors import BudgetError, InputError
+from raylib.errors import BudgetError
 
 FILE = "progress.json"
+MAX_DEATHS_A_UNIT = 25  # engines lost without one finished unit: it is not a bad pair, it is the engine
 MAX_HISTORY = 512  # points kept; when there are more, every second one goes
 
 
@@ -33,6 +34,34 @@ class Limits:
 
 
 @dataclass
+class Watchdog:
+    """Notices that a run does not move, from what is seen of it every few seconds."""
+
+    stall_s: float
+    moved_s: float  # when a request was last seen to end
+    num_ended: int = 0
+    num_units: int = 0
+    deaths_then: int = 0  # engines lost when the last unit was finished
+
+    def look(self, now_s: float, num_ended: int, num_units: int, num_deaths: int) -> str | None:
+        """Why the run should be ended, or None.
+
+        `num_ended` counts requests, those of unfinished units included: it falls when an engine is lost, and rises
+        again when its work is done anew, which is movement.
+        """
+        if num_ended > self.num_ended:
+            self.moved_s = now_s
+        self.num_ended = num_ended
+        if num_units > self.num_units:
+            self.num_units, self.deaths_then = num_units, num_deaths
+        if num_deaths - self.deaths_then > MAX_DEATHS_A_UNIT:
+            return f"{num_deaths - self.deaths_then} engines died without finishing a unit"
+        if now_s - self.moved_s > self.stall_s:
+            return f"no request has ended for {now_s - self.moved_s:.0f} s (limits.stall_s)"
+        return None
+
+
+@dataclass
 class Progress:
     """Counts of finished units, with and without those of earlier attempts."""
 
@@ -43,9 +72,7 @@ class Progress:
     here: UnitStats = field(default_factory=UnitStats)
     done: set[int] = field(default_factory=set)
     done_before: int = 0
-    history: list[list[float]] = field(
-        default_factory=list
-    )  # [s since the start, pairs, generated tokens], all attempts
+    history: list[list[float]] = field(default_factory=list)  # [s, pairs, generated tokens], all attempts
     earlier_s: float = 0.0  # wall time of earlier attempts
     started_s: float = field(default_factory=time.time)
     ready_at_s: float | None = None  # when the first engine of this attempt had started
@@ -108,7 +135,7 @@ class Progress:
         if over:
             raise BudgetError(
                 f"of {ended:,} requests too many were rejected: {'; '.join(over)}; look at rejected/ for the cause. "
-                "What is done is kept: with a larger error_budget in another run directory nothing of it is shared"
+                "What is done is kept: mend the cause or raise the share under limits, then the same command goes on"
             )
 
     def facts(self) -> dict[str, Any]:
@@ -152,11 +179,11 @@ def load_progress(output: str, plan: Plan, requests_per_pair: int, replay: int =
         progress.total = UnitStats.from_dict(stored["total"])
         progress.history, progress.earlier_s = stored["history"], stored["wall_s"]
     for index in sorted(present - progress.done):
-        try:
-            stats = UnitStats.from_dict(unit_stats(output, index))
-        except InputError as error:
-            print(f"annotate: {error}; its unit is done again", flush=True)
+        found = unit_stats(output, index)
+        if found is None:
+            print(f"annotate: {output}: the file of unit {index} cannot be read; the unit is done again", flush=True)
             continue
+        stats = UnitStats.from_dict(found)
         if stats.is_done(replay):
             progress.total.add(stats)
             progress.done.add(index)

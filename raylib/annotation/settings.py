@@ -24,7 +24,7 @@ class EngineSection(Section):
     kv_cache_memory_bytes: int | None = Field(None, ge=1 << 20, description="null = vLLM's choice; 512 MiB on a CPU")
     enforce_eager: bool = Field(False, description="no compilation: starts 20 s sooner, a tiny model runs half as fast")
 
-    def start(self, model: str, adapter: str | None) -> EngineSettings:
+    def resolve(self, model: str, adapter: str | None) -> EngineSettings:
         """What an actor starts an engine from."""
         return EngineSettings(model=model, adapter=adapter, **self.model_dump(exclude={"num_engines"}))
 
@@ -42,7 +42,7 @@ class EndpointSection(Section):
     timeout_s: float = Field(120.0, gt=0, description="after which a try has failed")
     extra_body: dict[str, Any] = Field({}, description="sent with every request, e.g. {chat_template_kwargs: {...}}")
 
-    def start(self) -> EndpointSettings:
+    def resolve(self) -> EndpointSettings:
         """What an actor opens a client from; raises InputError when the key is not where it should be."""
         key = read_key(self.key_env, self.key_file)
         return EndpointSettings(key=key, **self.model_dump(exclude={"key_env", "key_file"}))
@@ -61,7 +61,7 @@ class LimitsSection(Section):
     engine: float = Field(0.01, ge=0, le=1, description="share that engines or the endpoint failed on")
     stall_s: float = Field(1800.0, gt=0, description="time without one ended request after which the run is ended")
 
-    def start(self) -> Limits:
+    def resolve(self) -> Limits:
         """What the driver checks the run against."""
         shares = {**dict.fromkeys(PARSE_REASONS, self.unparsed), "too_long": self.too_long, "bad_text": self.bad_text}
         return Limits(ErrorBudget({**shares, "engine": self.engine}, self.min_requests), self.stall_s)

@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -81,11 +80,6 @@ def unit_name(index: int) -> str:
     return f"unit-{index:07d}"
 
 
-def absolute_uri(uri: str) -> str:
-    """A local path made absolute, since Ray's workers have another working directory; a URI as it is."""
-    return uri if "://" in uri else str(Path(uri).absolute())
-
-
 def pair_hash(pair_id: str) -> int:
     """A 64-bit hash by which subsets are drawn; a smaller subset lies within every larger one."""
     return int.from_bytes(hashlib.blake2b(pair_id.encode(), digest_size=8).digest())
@@ -97,7 +91,7 @@ def plan_units(pairs_uri: str, splits: Sequence[str], max_pairs: int | None, pai
     Reads one column in batches; with `max_pairs` two, and holds that many integers. Raises InputError when nothing is
     selected.
     """
-    pairs_uri = absolute_uri(pairs_uri)
+    pairs_uri = tables.absolute_uri(pairs_uri)
     files = tables.list_parquet(pairs_uri)
     num_rows = [tables.open_parquet(file).metadata.num_rows for file in files]
     first_rows = tuple(itertools.accumulate(num_rows, initial=0))
@@ -157,9 +151,15 @@ def request_key(row: Mapping[str, Any]) -> tuple[str, str, int]:
     return row["pair_id"], row["perspective"], row["sample"]
 
 
-def unit_stats(output: str, index: int) -> dict[str, Any]:
-    """What `write_unit` was given, from the footer of a finished unit's file."""
-    file = tables.open_parquet(f"{output}/{unit_name(index)}.parquet")
+def unit_stats(output: str, index: int) -> dict[str, Any] | None:
+    """What `write_unit` was given, from the footer of a finished unit's file; None when the file cannot be read.
+
+    A machine that lost power can leave a file under its final name without its content: such a unit is not done.
+    """
+    try:
+        file = tables.open_parquet(f"{output}/{unit_name(index)}.parquet")
+    except InputError:
+        return None
     stats: dict[str, Any] = json.loads(file.schema_arrow.metadata[STATS_KEY])
     return stats
 

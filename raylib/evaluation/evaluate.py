@@ -100,10 +100,8 @@ def _baselines(train: Judged, test: Judged, num_classes: int) -> dict[str, np.nd
 
 def _row_counts(uri: str) -> dict[str, Any]:
     """Rows in, out, rejected and skipped of a finished run, from its metrics.json."""
-    fs, path = tables.filesystem(uri.rstrip("/"))
     try:
-        with fs.open_input_stream(f"{path}/metrics.json") as stream:
-            metrics = json.loads(stream.read().decode())
+        metrics = json.loads(tables.read_text(f"{uri.rstrip('/')}/metrics.json"))
         return {key: metrics[key] for key in ("job", "rows_in", "rows_out", "rejected", "skipped", "wall_s")}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{uri}/metrics.json: no row counts of a finished run ({error!r})") from None

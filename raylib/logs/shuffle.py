@@ -16,7 +16,7 @@ from raylib.logs.budget import plan_budget
 from raylib.logs.pairs import NO_TRAFFIC, traffic_bounds
 from raylib.logs.queries import NUM_EXAMPLES, find_near, list_queries
 from raylib.logs.reduce import reduce_bucket
-from raylib.logs.source import Plan, absolute_uri
+from raylib.logs.source import Plan
 from raylib.logs.spill import index_parts, map_unit, read_done, write_done
 from raylib.tables import SEGMENTS, SPLITS
 
@@ -43,9 +43,9 @@ def shuffle(
     """Write the pairs table of `output` from the planned units, on the Ray session that is open.
 
     Returns the arguments of `Run.finish`: rows_in, rows_out, rejected and skipped count log rows; the rest are facts
-    about pairs. Every node needs access to `output`: map outputs travel through its `work/` folder.
+    about pairs. Every node needs access to `output`: map outputs travel through its `shuffle/` folder.
     """
-    output, budget = absolute_uri(output), plan_budget(task_memory_mb)
+    output, budget = tables.absolute_uri(output), plan_budget(task_memory_mb)
     _check_same_input(output, plan)
     started_s = time.time()
     calls: Calls
@@ -97,7 +97,7 @@ def _examples(examples: list[list[int]], reduced: list[dict[str, Any]]) -> list[
 
 def remove_work(output: str) -> None:
     """Delete the map outputs of a finished run."""
-    fs, path = tables.filesystem(f"{output.rstrip('/')}/work")
+    fs, path = tables.filesystem(f"{output.rstrip('/')}/shuffle")
     if fs.get_file_info(path).type != pafs.FileType.NotFound:
         fs.delete_dir(path)
 

@@ -5,7 +5,6 @@ missing column and unreadable file is known before Ray starts.
 """
 
 import math
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -45,18 +44,13 @@ class Plan(NamedTuple):
     bad_files: list[str]
 
 
-def absolute_uri(uri: str) -> str:
-    """A local path made absolute: tasks of a submitted job start in another folder than its driver."""
-    return uri if "://" in uri else os.path.abspath(uri)
-
-
 def plan_logs(uri: str, on_bad_file: str) -> Plan:
     """Units of a directory of log files (or one file).
 
     Raises InputError for a missing or empty input, a missing column, a wrong type, and, unless `on_bad_file` is
     `skip`, for files that are not readable, all of them named.
     """
-    files = tables.list_parquet(absolute_uri(uri))
+    files = tables.list_parquet(tables.absolute_uri(uri))
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(_inspect, files))
     bad = [result for result in found if isinstance(result, str)]
@@ -90,7 +84,7 @@ def _inspect(file: str) -> list[Unit] | str:
 
 def plan_esci(uri: str) -> Plan:
     """The one unit of an ESCI release; raises InputError when one of its two files is missing, empty or damaged."""
-    uri = absolute_uri(uri).rstrip("/")
+    uri = tables.absolute_uri(uri).rstrip("/")
     examples, products = f"{uri}/{EXAMPLES}", f"{uri}/{PRODUCTS}"
     for file, columns in ((examples, EXAMPLE_COLUMNS), (products, PRODUCT_COLUMNS)):
         tables.list_parquet(file)

@@ -95,8 +95,8 @@ def _chunks(partials: Iterator[pa.Table], limit_bytes: int) -> Iterator[pa.Table
 def write_parts(
     output: str, name: str, schema: pa.Schema, parts: Iterator[tuple[int, pa.Table]]
 ) -> dict[str, list[int]]:
-    """Write `work/NAME.arrow`, batches of one bucket each; returns the `buckets` of its batches and their `bytes`."""
-    fs, path = tables.filesystem(f"{output}/work/{name}.arrow")
+    """Write `shuffle/NAME.arrow`, batches of one bucket each; returns the `buckets` of its batches and their `bytes`."""
+    fs, path = tables.filesystem(f"{output}/shuffle/{name}.arrow")
     partial = f"{path}.{uuid.uuid4().hex[:8]}"  # unique: a retried task may overlap the one it replaces
     buckets, sizes = [], []
     try:
@@ -155,7 +155,7 @@ def _in_range(parts: Iterator[pa.Table], hashed: str, i: int, count: int) -> Ite
 def read_parts(output: str, parts: Parts, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Stream the batches of a bucket as they were written; `columns` come in the order of the file."""
     for name, positions, _ in parts:
-        fs, path = tables.filesystem(f"{output}/work/{name}.arrow")
+        fs, path = tables.filesystem(f"{output}/shuffle/{name}.arrow")
         with fs.open_input_file(path) as file:
             reader = pa.ipc.open_file(file)
             if columns is not None:
@@ -167,7 +167,7 @@ def read_parts(output: str, parts: Parts, columns: Sequence[str] | None = None) 
 
 def read_done(output: str, name: str) -> dict[str, Any] | None:
     """The counts of a complete map output or bucket, None while it is not complete."""
-    fs, path = tables.filesystem(f"{output}/work/{name}.json")
+    fs, path = tables.filesystem(f"{output}/shuffle/{name}.json")
     if fs.get_file_info(path).type == pafs.FileType.NotFound:
         return None
     with fs.open_input_stream(path) as stream:
@@ -176,8 +176,8 @@ def read_done(output: str, name: str) -> dict[str, Any] | None:
 
 
 def write_done(output: str, name: str, done: dict[str, Any]) -> None:
-    """Write `work/NAME.json` atomically."""
-    fs, path = tables.filesystem(f"{output}/work/{name}.json")
+    """Write `shuffle/NAME.json` atomically."""
+    fs, path = tables.filesystem(f"{output}/shuffle/{name}.json")
     partial = f"{path}.{uuid.uuid4().hex[:8]}"
     try:
         fs.create_dir(path.rpartition("/")[0], recursive=True)

@@ -4,8 +4,6 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import pyarrow.fs as pafs
-
 from raylib import tables
 from raylib.errors import InputError
 from raylib.labels import LabelSchema
@@ -157,9 +155,8 @@ class Context:
 
 def finished_metrics(uri: str) -> dict[str, Any] | None:
     """The metrics of a finished run; None where there is none."""
-    fs, path = tables.filesystem(uri.rstrip("/"))
-    if fs.get_file_info(f"{path}/_SUCCESS").type == pafs.FileType.NotFound:
+    folder = uri.rstrip("/")
+    if not tables.exists(f"{folder}/_SUCCESS"):
         return None
-    with fs.open_input_stream(f"{path}/metrics.json") as stream:
-        metrics: dict[str, Any] = json.loads(stream.read())
+    metrics: dict[str, Any] = json.loads(tables.read_text(f"{folder}/metrics.json"))
     return metrics

@@ -196,7 +196,7 @@ def test_a_full_disk_then_more_space(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"cannot write: .*No space left on device.*; free space"):
             prepare(tmp_path, output=f"{disk}/pairs")
         assert not (disk / "pairs/_SUCCESS").exists()
-        assert {file.name for file in (disk / "pairs/work").iterdir()} == {"plan.json"}, "no half-written file stays"
+        assert {file.name for file in (disk / "pairs/shuffle").iterdir()} == {"plan.json"}, "no half-written file stays"
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         assert prepare(tmp_path, output=f"{disk}/pairs")["num_pairs"] == 50_000
     finally:

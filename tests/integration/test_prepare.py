@@ -98,7 +98,7 @@ def test_pairs_are_unique_add_up_and_are_split_by_query(tmp_path: Path) -> None:
 
     rejected = tables.read_table(f"{output}/rejected", tables.REJECTED).to_pylist()
     assert Counter(row["reason"] for row in rejected) == {"null_title": 120}
-    assert not (output / "work").exists()
+    assert not (output / "shuffle").exists()
     assert prepare(output, logs, dev_share=0.2, test_share=0.3) == metrics, "a finished run is not done again"
 
 
@@ -138,8 +138,8 @@ def test_an_interrupted_run_keeps_what_is_complete(tmp_path: Path, monkeypatch: 
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "resumed", logs)
     monkeypatch.undo()
-    lost = [tmp_path / "resumed" / name for name in ("work/bucket-00002.json", "bucket-00002.parquet")]
-    lost += [tmp_path / "resumed/work/map-00001.json"]
+    lost = [tmp_path / "resumed" / name for name in ("shuffle/bucket-00002.json", "bucket-00002.parquet")]
+    lost += [tmp_path / "resumed/shuffle/map-00001.json"]
     for file in lost:
         file.unlink()
     kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "resumed").glob("bucket-*.parquet")}
@@ -160,7 +160,7 @@ def test_a_killed_job_resumes_to_the_same_table(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.prepare", "--input", str(logs), "--output", str(output)]
     command += ["--label_schema", "marketplace6", "--num_buckets", "2"]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(list(output.glob("work/map-*.json"))) < 3 and first.poll() is None:
+    while len(list(output.glob("shuffle/map-*.json"))) < 3 and first.poll() is None:
         time.sleep(0.02)
     first.send_signal(signal.SIGKILL)
     first.wait()

@@ -154,14 +154,14 @@ def test_a_stopped_job_resumes(cluster: Cluster, tmp_path: Path) -> None:
     command = [sys.executable, str(SUBMIT), *words, "--address", cluster.address]
     submitted = subprocess.Popen(command, env=cluster.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for _ in range(1200):
-        if len(list(output.glob("work/map-*.json"))) >= 4:
+        if len(list(output.glob("shuffle/map-*.json"))) >= 4:
             break
         time.sleep(0.05)
     submitted.send_signal(signal.SIGINT)  # Ctrl-C
     log, _ = submitted.communicate(timeout=60)
     assert submitted.returncode == 130, log
     assert "is STOPPED" in log
-    num_complete = len(list(output.glob("work/map-*.json")))
+    num_complete = len(list(output.glob("shuffle/map-*.json")))
     assert 4 <= num_complete < 40
     assert not (output / "_SUCCESS").exists()
 
@@ -174,7 +174,7 @@ def test_a_stopped_job_resumes(cluster: Cluster, tmp_path: Path) -> None:
     pairs = tables.read_table(str(output), tables.PAIRS)
     assert pairs.num_rows == 20_000
     assert set(pairs.column("impressions").to_pylist()) == {40}
-    assert not (output / "work").exists()
+    assert not (output / "shuffle").exists()
 
 
 @pytest.mark.parametrize(

@@ -91,5 +91,12 @@ def test_a_unit_is_done_when_its_rows_are_written(pairs: str, tmp_path: Path) ->
     write_unit(output, plan.unit(1), [], [row], stats.to_dict())
     (Path(output) / "_partial-unit-0000000.parquet").write_bytes(b"half")
     assert done_units(output) == {1}
-    assert UnitStats.from_dict(unit_stats(output, 1)) == stats
+    written = unit_stats(output, 1)
+    assert written is not None
+    assert UnitStats.from_dict(written) == stats
     assert tables.read_table(output + "/rejected", tables.REJECTED).num_rows == 1
+
+
+def test_a_file_without_its_content_has_no_counts(tmp_path: Path) -> None:
+    (tmp_path / "unit-0000004.parquet").write_bytes(b"")
+    assert unit_stats(str(tmp_path), 4) is None
