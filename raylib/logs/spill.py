@@ -95,7 +95,7 @@ def _chunks(partials: Iterator[pa.Table], limit_bytes: int) -> Iterator[pa.Table
 def write_parts(
     output: str, name: str, schema: pa.Schema, parts: Iterator[tuple[int, pa.Table]]
 ) -> dict[str, list[int]]:
-    """Write `shuffle/NAME.arrow`, batches of one bucket each; returns the `buckets` of its batches and their `bytes`."""
+    """Write `shuffle/NAME.arrow`, batches of one bucket each; returns the `buckets` and the `bytes` of its batches."""
     fs, path = tables.filesystem(f"{output}/shuffle/{name}.arrow")
     partial = f"{path}.{uuid.uuid4().hex[:8]}"  # unique: a retried task may overlap the one it replaces
     buckets, sizes = [], []
