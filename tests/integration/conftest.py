@@ -1,11 +1,13 @@
 """Fixtures that several integration tests share: a tiny language model and a small pairs table."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from annotation_runs import NUM_PAIRS, finish, settings, start
 
 from raylib import tables
 
@@ -86,3 +88,15 @@ def write_pairs() -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def whole(write_pairs: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A pairs table and an annotation run on it that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    pairs = write_pairs(folder / "pairs", NUM_PAIRS)
+    finish(start(settings(pairs, folder / "run"), folder / "config.yaml"))
+    metrics = json.loads((folder / "run" / "metrics.json").read_text())
+    assert metrics["rows_in"] == NUM_PAIRS * 2 * 2
+    assert metrics["rows_out"] > NUM_PAIRS, "too few answers parse to compare anything"
+    return pairs, folder / "run"

@@ -4,52 +4,25 @@ pytest tests/integration/test_faults.py --kills 100    # the long form, `make fa
 """
 
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-import pyarrow as pa
 import pytest
 import ray
 import yaml
+from annotation_runs import WAIT_S, engines, finish, num_units, settings, start, table
 from ray.cluster_utils import Cluster
 
 from raylib import tables
 from raylib.errors import RunConflictError
 from raylib.runs import Run
-
-NUM_PAIRS = 60
-WAIT_S = 240
-
-
-def settings(pairs: str, output: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "output": str(output),
-        "pairs": pairs,
-        "perspectives": ["user_intent", "business_rule"],
-        "samples": 2,
-        "num_few_shots": 1,
-        "max_tokens": 96,
-        "pairs_per_unit": 3,
-        "limits": {"unparsed": 1.0, "engine": 1.0, "max_attempts": 2},
-        "engine": {
-            "num_engines": 2,
-            "enforce_eager": True,
-            "dtype": "float32",
-            "max_num_seqs": 16,
-            "kv_cache_memory_bytes": 32 << 20,
-            "max_model_len": 768,
-        },
-        **changes,
-    }
 
 
 class Nodes:
@@ -61,6 +34,15 @@ class Nodes:
 
     def _start(self) -> Any:
         return self.cluster.add_node(num_cpus=1, object_store_memory=200 << 20)
+
+    def scrape(self, counter: str) -> float:
+        """A counter as Prometheus gets it, summed over what every node exports."""
+        total = 0.0
+        for node in self.cluster.list_all_nodes():
+            with urllib.request.urlopen(f"http://{node.node_ip_address}:{node.metrics_export_port}/metrics") as page:
+                lines = page.read().decode().splitlines()
+            total += sum(float(line.split()[-1]) for line in lines if line.startswith(f"ray_{counter}_total{{"))
+        return total
 
     def kill(self, which: int) -> None:
         """Kill a node without grace, with all that runs on it, and start another."""
@@ -74,52 +56,6 @@ def nodes() -> Iterator[Nodes]:
     started = Nodes()
     yield started
     started.cluster.shutdown()
-
-
-def start(config: dict[str, Any], path: Path, address: str) -> subprocess.Popen[str]:
-    path.write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "jobs.annotate", "--config", str(path)]
-    environment = {**os.environ, "RAY_ADDRESS": address}
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def finish(job: subprocess.Popen[str]) -> str:
-    said, _ = job.communicate(timeout=WAIT_S)
-    assert job.returncode == 0, said[-4000:]
-    return said
-
-
-def engines() -> list[psutil.Process]:
-    """The actors that hold an engine, on all nodes."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "ray::MapWorker(MapBatches(Annotator))" in " ".join(process.info["cmdline"] or ()):
-            found.append(process)
-    return found
-
-
-def table(output: Path) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Rows and rejects, sorted by what names them."""
-    rows = tables.read_table(str(output), tables.RATIONALES)
-    rows = rows.sort_by([(name, "ascending") for name in ("pair_id", "perspective", "sample")])
-    rejects = tables.read_table(f"{output}/rejected", tables.REJECTED).to_pylist() if rejected(output) else []
-    return rows, sorted(rejects, key=lambda row: str(row["payload"]))
-
-
-def rejected(output: Path) -> bool:
-    return any((output / "rejected").glob("*.parquet"))
-
-
-@pytest.fixture(scope="module")
-def whole(nodes: Nodes, write_pairs: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A pairs table and the run that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    pairs = write_pairs(folder / "pairs", NUM_PAIRS)
-    finish(start(settings(pairs, folder / "run"), folder / "config.yaml", nodes.cluster.address))
-    metrics = json.loads((folder / "run" / "metrics.json").read_text())
-    assert metrics["rows_in"] == NUM_PAIRS * 2 * 2
-    assert metrics["rows_out"] > NUM_PAIRS, "too few answers parse to compare anything"
-    return pairs, folder / "run"
 
 
 def test_whatever_is_killed_the_table_is_that_of_an_undisturbed_run(
@@ -148,11 +84,6 @@ def test_whatever_is_killed_the_table_is_that_of_an_undisturbed_run(
         assert table(output)[1] == table(undisturbed)[1], f"after {killed}: {said[-2000:]}"
         print(f"round {round_}: survived {', '.join(killed)}")
         round_ += 1
-
-
-def num_units(output: Path, job: subprocess.Popen[str]) -> int | None:
-    """Finished units, None when the job has ended."""
-    return None if job.poll() is not None else len(list(output.glob("unit-*.parquet")))
 
 
 def strike(
@@ -191,6 +122,8 @@ def test_a_pair_over_which_engines_die_is_rejected_and_the_others_are_answered(
     assert [(row["reason"], json.loads(row["payload"])["pair_id"]) for row in rejects if row["reason"] == "engine"] == [
         ("engine", poison)
     ] * 4
+    while not nodes.scrape("tricot_annotate_rejected"):  # exported every few seconds
+        time.sleep(1)
     others = table(undisturbed)[0].to_pylist()
     assert rows.to_pylist() == [row for row in others if row["pair_id"] != poison]
 
