@@ -40,7 +40,7 @@ class Hosts:
         (folder / "token").write_text(secrets.token_hex(32))
         self.variables = {**VARIABLES, "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
         self.temp_dir = f"/tmp/{self.name}"  # short: Ray puts sockets there, whose names have a limit
-        self.log = open(folder / "ray.log", "w")  # noqa: SIM115 - open as long as the processes live
+        self.folder = folder
         try:
             ip("netns", "add", f"{self.name}-switch")
             ip("-n", f"{self.name}-switch", "link", "add", "switch", "type", "bridge")
@@ -48,7 +48,6 @@ class Hosts:
             for number in range(3):
                 self._add_host(number)
             self._ray(0, "--head", f"--port={PORT}", "--num-cpus=0", f"--temp-dir={self.temp_dir}")
-            self._wait_for_head()
             for number in (1, 2):
                 self._ray(number, f"--address={self.address}", "--num-cpus=1")
         except BaseException:
@@ -74,7 +73,6 @@ class Hosts:
             process.wait(WAIT_S)
         for name in ("0", "1", "2", "switch"):
             subprocess.run(["ip", "netns", "del", f"{self.name}-{name}"], check=False, capture_output=True)
-        self.log.close()
         shutil.rmtree(self.temp_dir, ignore_errors=True)
 
     def _add_host(self, number: int) -> None:
@@ -88,18 +86,16 @@ class Hosts:
             ip("-n", host, "link", "set", device, "up")
 
     def _ray(self, number: int, *words: str) -> None:
+        """Start a node and wait until it is up: two that start at once take ports and files from each other."""
         command = [*self.within(number), str(BIN / "ray"), "start", "--block", "--disable-usage-stats"]
         command += [f"--node-ip-address=10.213.0.{number + 1}", "--object-store-memory=200000000", *words]
-        variables = {**os.environ, **self.variables}
-        self.processes.append(subprocess.Popen(command, env=variables, stdout=self.log, stderr=self.log))
-
-    def _wait_for_head(self) -> None:
-        for _ in range(WAIT_S):
-            command = [*self.within(0), str(BIN / "ray"), "health-check", f"--address={self.address}"]
-            if not subprocess.run(command, env={**os.environ, **self.variables}, capture_output=True).returncode:
-                return
-            time.sleep(1)
-        raise TimeoutError(f"no head at {self.address}")
+        log = self.folder / f"ray-{number}.log"
+        with open(log, "w") as file:
+            process = subprocess.Popen(command, env={**os.environ, **self.variables}, stdout=file, stderr=file)
+        self.processes.append(process)
+        while "Ray runtime started" not in log.read_text():
+            assert process.poll() is None, log.read_text()[-2000:]
+            time.sleep(0.2)
 
 
 def namespaces_work() -> bool:
