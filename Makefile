@@ -38,4 +38,4 @@ clean-demo:
 	rm -rf runs/demo
 
 faults: $(STAMP)
-	$(BIN)/python -m pytest tests/integration/test_faults.py -s --kills 100
+	$(BIN)/python -m pytest tests/integration/test_faults.py tests/integration/test_partition.py -s --kills 100

@@ -107,7 +107,9 @@ def namespaces_work() -> bool:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[Hosts]:
+def hosts(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
+    if request.config.getoption("--kills") < 10:
+        pytest.skip("of the long form, `make faults`")
     started = Hosts(tmp_path)
     yield started
     started.stop()
