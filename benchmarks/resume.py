@@ -1,10 +1,11 @@
 """What a restart of annotation costs: memory and time at 1, 4 and 16 M pairs, with 0, 50 and 99 % done.
 
-    python -m benchmarks.resume --work DIR [--millions 1 4 16]
+    python -m benchmarks.resume --work DIR [--millions 1 4 16] [--seconds 60]
 
 The engine is a stand-in that answers at once, so that what is measured is all of the job but the engine: planning,
-Ray Data, reading, writing, bookkeeping. Every phase is a process of its own; its memory is the largest sum of the
-proportional set sizes of the driver, the engines and Ray over time.
+Ray Data, reading, writing, bookkeeping. Each start is a process of its own that is killed after so many seconds, unless
+it ends before; the units that are done when it starts were written ahead by the job's own writer. Memory is the largest
+sum of the proportional set sizes of the driver, the engines and Ray over time.
 """
 
 import argparse
@@ -25,9 +26,10 @@ import psutil
 
 RESULT = Path(__file__).parent / "results" / "resume"
 NUM_BUCKETS = 64
+NUM_ENGINES = 2
 PAIRS_PER_UNIT = 2048
 ANSWER = "what the shopper needs: role asked main product, item main product, same.\nLabel: Strongly Relevant"
-STOPS = (0.50, 0.99, 1.0)  # share of the units at which a start is killed; the last one runs to the end
+SHARES_DONE = (0.0, 0.5, 0.99)
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,31 @@ def write_pairs(output: Path, millions: int) -> None:
         )
 
 
+def write_done(words: argparse.Namespace, share: float) -> int:
+    """Finish the first units until this share of all is done, and keep the counts; returns the number of all units."""
+    from raylib.annotation.annotator import NO_PROMPT
+    from raylib.annotation.progress import load_progress
+    from raylib.annotation.requests import Answer, Request, UnitStats, judge
+    from raylib.annotation.units import plan_units, read_unit, write_unit
+    from raylib.labels import LabelSchema
+
+    output, schema = f"{words.work}/run", LabelSchema.load("marketplace6")
+    plan = plan_units(f"{words.work}/pairs", ["train"], None, PAIRS_PER_UNIT)
+    for index in range(count_units(Path(output)), int(share * plan.num_units)):
+        stats, rows = UnitStats(), []
+        for pair in read_unit(plan, plan.unit(index)):
+            request = Request(index, len(rows), pair["pair_id"], pair["bucket"], "user_intent", 0, NO_PROMPT)
+            answer = Answer(request, ANSWER, "stop", 300, 290, 25)
+            stats.add_answer(answer)
+            rows.append(judge(answer, schema, "stand-in"))
+            stats.add_row(rows[-1])
+        stats.num_pairs = len(rows)
+        write_unit(output, plan.unit(index), rows, [], stats.to_dict())
+    if share:
+        load_progress(output, plan, 1).save(output)
+    return plan.num_units
+
+
 def run_job(words: argparse.Namespace) -> None:
     """One start of annotation with the stand-in, in this process; prints what the start cost."""
     from raylib.annotation.annotator import AnnotationTask
@@ -127,11 +154,11 @@ def run_job(words: argparse.Namespace) -> None:
         driver=str(os.getpid()),
     )
     with ray_session(2):
-        annotate_units(task, 1, 1.0, Limits(ErrorBudget({}, 1), 600.0))
+        annotate_units(task, NUM_ENGINES, 1.0, Limits(ErrorBudget({}, 1), 600.0))
 
 
-def watch(words: argparse.Namespace, num_units: int, stop_at: float) -> dict[str, Any]:
-    """Start the job, kill it when a share of the units is done, and say what was seen."""
+def watch(words: argparse.Namespace) -> dict[str, Any]:
+    """Start the job, kill it when its time is over, and say what was seen."""
     run = Path(words.work) / "run"
     before = count_units(run)
     command = [sys.executable, "-m", "benchmarks.resume", "--work", words.work, "--job"]
@@ -140,20 +167,22 @@ def watch(words: argparse.Namespace, num_units: int, stop_at: float) -> dict[str
     first_s = driver_bytes = total_bytes = 0
     with log.open("w") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as job:
         process = psutil.Process(job.pid)
-        while job.poll() is None and ((done := count_units(run)) < stop_at * num_units or stop_at == 1.0):
-            first_s = first_s or (done > before and time.monotonic() - started_s)
+        while job.poll() is None and (not first_s or time.monotonic() - started_s < words.seconds):
+            first_s = first_s or (count_units(run) > before and time.monotonic() - started_s)
             with contextlib.suppress(psutil.Error):
                 own = process.memory_full_info().pss
                 others = sum(child.memory_full_info().pss for child in process.children(recursive=True))
                 driver_bytes, total_bytes = max(driver_bytes, own), max(total_bytes, own + others)
             time.sleep(0.2)
         ended_s = time.monotonic()
-        for child in [process, *process.children(recursive=True)] if job.poll() is None else []:
+        has_ended = job.poll() is not None
+        for child in [] if has_ended else [process, *process.children(recursive=True)]:
             child.kill()
     start = next(line for line in log.read_text().splitlines() if line.startswith("START "))
     return {
         "units_before": before,
         "units_after": count_units(run),
+        "ended": has_ended,
         **{name: round(value, 2) for name, value in json.loads(start.removeprefix("START ")).items()},
         "first_unit_s": round(first_s or ended_s - started_s, 1),
         "wall_s": round(ended_s - started_s, 1),
@@ -172,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", required=True, help="directory for tables and runs; emptied")
     parser.add_argument("--millions", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--seconds", type=float, default=60.0, help="after which a start is killed")
     parser.add_argument("--job", action="store_true", help="internal: one start of the job")
     words = parser.parse_args()
     if words.job:
@@ -183,11 +213,19 @@ def main() -> None:
     for millions in words.millions:
         shutil.rmtree(words.work, ignore_errors=True)
         write_pairs(Path(words.work) / "pairs", millions)
-        num_units = -(-millions * 1_000_000 // PAIRS_PER_UNIT)
-        for stop_at in STOPS:
-            rows.append({"millions": millions, **watch(words, num_units, stop_at)})
+        for share in SHARES_DONE:
+            num_units = write_done(words, share)
+            rows.append({"millions": millions, "num_units": num_units, "share": share, **watch(words)})
             print(rows[-1], flush=True)
-    record = {"commit": commit(), "versions": package_versions(), "cores": os.cpu_count(), "rows": rows}
+    command = f"python -m benchmarks.resume --work DIR --millions {' '.join(map(str, words.millions))}"
+    command += f" --seconds {words.seconds:g}"
+    record = {
+        "command": command,
+        "commit": commit(),
+        "versions": package_versions(),
+        "cores": os.cpu_count(),
+        "rows": rows,
+    }
     RESULT.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
     RESULT.with_suffix(".md").write_text(report(record))
     print(RESULT.with_suffix(".md").read_text())
@@ -199,19 +237,20 @@ def report(record: dict[str, Any]) -> str:
     lines = [
         "# Resuming annotation: memory and time against the number of pairs",
         "",
-        f"Command: `python -m benchmarks.resume`, commit {record['commit']}; {versions}; {record['cores']} cores, "
-        f"{platform.machine()}, {platform.system()}. Stand-in engine that answers at once, one perspective, one "
-        f"sample, units of {PAIRS_PER_UNIT:,} pairs. The job is killed (SIGKILL) at 50 and 99 %.",
+        f"Command: `{record['command']}`, commit {record['commit']}; {versions}; {record['cores']} cores, "
+        f"{platform.machine()}, {platform.system()}. Stand-in engine that answers at once, {NUM_ENGINES} engines, one "
+        f"perspective, one sample, units of {PAIRS_PER_UNIT:,} pairs. Each start is killed (SIGKILL) after its time.",
         "",
-        "| pairs | units done before | after | planning s | reading what is done s | first new unit after s | "
-        "whole phase s | driver, peak MiB | all processes, peak MiB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| pairs | units | done at the start | planning s | reading what is done s | first new unit after s | done at "
+        "its end | after s | driver, peak MiB | all processes, peak MiB |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in record["rows"]:
+        end = f"{row['units_after']:,}" + (" (whole)" if row["ended"] else " (killed)")
         lines.append(
-            f"| {row['millions']} M | {row['units_before']:,} | {row['units_after']:,} | {row['plan_s']} "
-            f"| {row['load_s']} | {row['first_unit_s']} | {row['wall_s']} | {row['driver_mib']:,} "
-            f"| {row['all_mib']:,} |"
+            f"| {row['millions']} M | {row['num_units']:,} | {row['units_before']:,} ({row['share']:.0%}) "
+            f"| {row['plan_s']} | {row['load_s']} | {row['first_unit_s']} | {end} | {row['wall_s']} "
+            f"| {row['driver_mib']:,} | {row['all_mib']:,} |"
         )
     return "\n".join(lines) + "\n"
 

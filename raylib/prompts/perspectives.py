@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from raylib.config import Section, read_yaml
 from raylib.errors import ConfigError
 from raylib.labels import LabelSchema
-from raylib.prompts.answers import format_answer, format_pair
+from raylib.prompts.answers import PAIR_FIELDS, format_answer, format_pair
 
 PERSPECTIVE_DIR = Path(__file__).parent / "perspectives"
 PERSPECTIVES = ("user_intent", "structured_analysis", "business_rule")
@@ -26,6 +26,9 @@ FALLBACK_LOCALE = "en"
 LANGUAGES = {"us": "en", "jp": "ja"}  # the ESCI release names countries where the prompts name languages
 
 Message = dict[str, str]
+
+# Every field, with what `quote` treats differently from plain words: a change of the code's layout changes the hash.
+PROBE = dict.fromkeys(PAIR_FIELDS, 'a "b" \\ <|im_end|> {c} 1\n2\t\u200b\u202e\uff1c ')
 
 
 class ExamplePair(Section):
@@ -71,8 +74,8 @@ class Perspective(Section):
 
     @cached_property
     def hash(self) -> str:
-        """16 hex digits over the whole prompt; stands in every run's provenance."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        """16 hex digits over the whole prompt and how the code lays out a pair; stands in every run's provenance."""
+        text = json.dumps([self.model_dump(mode="json"), format_pair(PROBE)], sort_keys=True, ensure_ascii=False)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def check(self, schema: LabelSchema, num_few_shots: int) -> None:

@@ -5,7 +5,7 @@ import yaml
 
 from raylib.errors import ConfigError
 from raylib.labels import LabelSchema
-from raylib.prompts import PERSPECTIVES, UNIFIED, load_perspective, parse_answer
+from raylib.prompts import PERSPECTIVES, UNIFIED, load_perspective, parse_answer, perspectives
 from raylib.prompts.perspectives import PERSPECTIVE_DIR
 
 SCHEMAS = ("marketplace6", "esci", "graded3")
@@ -85,3 +85,9 @@ def _written(tmp_path: Path, values: object) -> str:
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
     return str(path)
+
+
+def test_the_hash_follows_how_the_code_lays_out_a_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = load_perspective("user_intent").hash
+    monkeypatch.setattr(perspectives, "format_pair", lambda pair: f"title: {pair['title']}")
+    assert load_perspective("user_intent").hash != shipped
