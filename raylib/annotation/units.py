@@ -165,10 +165,11 @@ def unit_stats(output: str, index: int) -> dict[str, Any] | None:
 
 
 def done_units(output: str) -> set[int]:
-    """Indices of the units whose file exists."""
+    """Indices of the units whose file exists and, as far as its size tells, has content."""
     fs, path = tables.filesystem(output)
-    names = (file.base_name for file in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
-    return {int(found[1]) for found in map(UNIT_FILE.fullmatch, names) if found}
+    files = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    found = (UNIT_FILE.fullmatch(file.base_name) for file in files if file.size)
+    return {int(match[1]) for match in found if match}
 
 
 def _write_rejected(output: str, unit: Unit, rejected: list[dict[str, Any]]) -> None:

@@ -44,7 +44,7 @@ def scratch(path):
         "corpus": str(path / "traces"),
         "scratch": size,
         "learning_rate": 1e-2,
-        "num_epochs": 5.0,
+        "num_epochs": 3.0,
         "is_answers_only": True,
     }
     return settings, train(path, "first", **settings)

@@ -106,9 +106,9 @@ def test_a_pair_over_which_engines_die_is_rejected_and_the_others_are_answered(
     nodes: Nodes, whole: tuple[str, Path], tmp_path: Path
 ) -> None:
     pairs, undisturbed = whole
-    poison = tables.read_table(pairs, tables.PAIRS, ["pair_id"]).to_pylist()[7]["pair_id"]
+    poison = tables.read_table(pairs, tables.PAIRS, ["pair_id"]).to_pylist()[1]["pair_id"]
     output = tmp_path / "run"
-    changes = {"pairs_per_unit": 20, "engine": {**settings(pairs, output)["engine"], "num_engines": 1}}
+    changes = {"pairs_per_unit": 10, "engine": {**settings(pairs, output)["engine"], "num_engines": 1}}
     job = start(settings(pairs, output, **changes), tmp_path / "config.yaml", nodes.cluster.address)
     over = threading.Event()
     killer = threading.Thread(target=kill_engines_over, args=(poison, output / "attempts" / "unit-0000000.json", over))
@@ -148,7 +148,7 @@ def test_engines_that_hang_end_the_run_with_their_state_and_it_resumes(
 ) -> None:
     pairs, undisturbed = whole
     output = tmp_path / "run"
-    limits = {**settings(pairs, output)["limits"], "stall_s": 30.0}
+    limits = {**settings(pairs, output)["limits"], "stall_s": 20.0}
     job = start(settings(pairs, output, limits=limits), tmp_path / "config.yaml", nodes.cluster.address)
     while not num_units(output, job):
         assert job.poll() is None
