@@ -154,7 +154,7 @@ def run_job(words: argparse.Namespace) -> None:
         driver=str(os.getpid()),
     )
     with ray_session(2):
-        annotate_units(task, NUM_ENGINES, 1.0, Limits(ErrorBudget({}, 1), 600.0))
+        annotate_units(task, NUM_ENGINES, 1.0, Limits(ErrorBudget({}, 1), 600.0, 600.0))
 
 
 def watch(words: argparse.Namespace) -> dict[str, Any]:

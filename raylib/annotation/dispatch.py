@@ -85,7 +85,7 @@ def _watch(rows: Iterator[dict[str, Any] | None], board: Any, output: str, limit
     import ray
 
     printed_s = saved_s = time.monotonic()
-    watchdog = Watchdog(limits.stall_s, moved_s=printed_s)
+    watchdog = Watchdog(limits.start_s, limits.stall_s, moved_s=printed_s)
     for row in rows:
         now_s = time.monotonic()
         if row:
@@ -101,7 +101,9 @@ def _watch(rows: Iterator[dict[str, Any] | None], board: Any, output: str, limit
             print(progress.line(), flush=True)
             num_ended = progress.open_requests + progress.total.num_requests
             # Ray restarts a lost actor under its own name, so starts beyond the names are deaths.
-            why = watchdog.look(now_s, num_ended, len(progress.done), num_starts - len(reports))
+            num_deaths = num_starts - len(reports)
+            is_ready = progress.ready_at_s is not None
+            why = watchdog.look(now_s, num_ended, len(progress.done), num_deaths, is_ready)
             if why:
                 _stop(output, reports, progress, why)
         if now_s - saved_s >= SAVE_EVERY_S:

@@ -59,9 +59,12 @@ class LimitsSection(Section):
         0.2, ge=0, le=1, description="share for each of empty, no_label, label_outside_schema, truncated"
     )
     engine: float = Field(0.01, ge=0, le=1, description="share that engines or the endpoint failed on")
+    start_s: float = Field(
+        1800.0, gt=0, description="time without one engine that is ready, after which the run is ended"
+    )
     stall_s: float = Field(1800.0, gt=0, description="time without one ended request after which the run is ended")
 
     def resolve(self) -> Limits:
         """What the driver checks the run against."""
         shares = {**dict.fromkeys(PARSE_REASONS, self.unparsed), "too_long": self.too_long, "bad_text": self.bad_text}
-        return Limits(ErrorBudget({**shares, "engine": self.engine}, self.min_requests), self.stall_s)
+        return Limits(ErrorBudget({**shares, "engine": self.engine}, self.min_requests), self.start_s, self.stall_s)

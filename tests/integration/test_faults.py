@@ -148,7 +148,7 @@ def test_engines_that_hang_end_the_run_with_their_state_and_it_resumes(
 ) -> None:
     pairs, undisturbed = whole
     output = tmp_path / "run"
-    limits = {**settings(pairs, output)["limits"], "stall_s": 20.0}
+    limits = {**settings(pairs, output)["limits"], "stall_s": 15.0}
     job = start(settings(pairs, output, limits=limits), tmp_path / "config.yaml", nodes.cluster.address)
     while not num_units(output, job):
         assert job.poll() is None
