@@ -1,5 +1,6 @@
 """What the tests of disturbed annotation runs share: the job as a process, its engines, its table."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -56,11 +57,12 @@ def finish(job: subprocess.Popen[str]) -> str:
 
 
 def engines() -> list[psutil.Process]:
-    """The actors that hold an engine, on all nodes."""
+    """The actors that hold an engine on the nodes that this process has started; others' are not ours to kill."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "ray::MapWorker(MapBatches(Annotator))" in " ".join(process.info["cmdline"] or ()):
-            found.append(process)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may have ended
+            if "ray::MapWorker(MapBatches(Annotator))" in " ".join(process.cmdline()):
+                found.append(process)
     return found
 
 
