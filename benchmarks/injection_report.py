@@ -1,21 +1,16 @@
 """The figures of benchmarks/injection.py: rates with intervals, and their Markdown."""
 
-import os
-import platform
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from scipy.stats import binomtest
 
+from benchmarks.provenance import describe, provenance
 from raylib.evaluation.resampling import mean_interval
 from raylib.prompts.attacks import Suite
-from raylib.runs import commit, package_versions
 
 CLEAN, ATTACK, NEUTRAL = "clean", "attack", "neutral"
 NUM_BOOTSTRAP = 2000
@@ -71,11 +66,7 @@ def summary(
         if row["variant"] != CLEAN:
             lengths.setdefault((row["source"], row["attack"]), []).append(row["num_tokens"])
     return {
-        "command": f"python -m benchmarks.injection {' '.join(sys.argv[1:])}",
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit(),
-        "versions": package_versions(),
-        "hardware": hardware(),
+        **provenance(f"python -m benchmarks.injection {' '.join(sys.argv[1:])}"),
         "num_pairs": asked[CLEAN],
         "num_attacks": len(suite.attacks),
         "num_locales": len({attack.locale for attack in suite.attacks}),
@@ -93,31 +84,17 @@ def summary(
     }
 
 
-def hardware() -> Row:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cores": os.cpu_count(),
-        "cpu": names[0] if names else platform.processor(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "load_average": os.getloadavg()[0],
-    }
-
-
 def report(result: Row) -> str:
     """The Markdown of a summary."""
-    hardware, asked, unparsed = result["hardware"], result["asked"], result["unparsed"]
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    asked, unparsed = result["asked"], result["unparsed"]
     accuracy = result["clean_accuracy"]
     right = "" if accuracy is None else f" {accuracy:.1%} of the clean titles' labels are the gold ones."
     unanswered = ", ".join(f"{unparsed[name]:,} of {asked[name]:,} ({name})" for name in asked)
     lines = [
         "# Prompt injection through titles",
         "",
-        f"Command: `{result['command']}`, {result['date']}, commit {result['commit']}.",
-        f"{hardware['cores']} cores ({hardware['cpu']}), {hardware['memory_bytes'] / 2**30:.0f} GiB, "
-        f"{platform.system()}; load average at the end {hardware['load_average']:.1f}. Engine: {result['engine']}.",
-        f"Versions: {versions}.",
+        describe(result),
+        f"Engine: {result['engine']}.",
         "",
         f"{result['num_attacks']} attacks in {result['num_locales']} languages on {result['num_pairs']} pairs, greedy, "
         f"one sample, {result['num_few_shots']} example(s) in the prompt. Each attack asks for `{result['target']}`; a "

@@ -1,20 +1,16 @@
 """Rows/s and peak memory of jobs.market at 1 M, 4 M and 10 M rows; the files are deleted after each size.
 
-python benchmarks/market.py SCRATCH_DIR    # writes benchmarks/results/market.md
+python -m benchmarks.market SCRATCH_DIR    # writes benchmarks/results/market.md
 """
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
-from raylib.runs import commit
+from benchmarks.provenance import describe, provenance
 
 SIZES = (1_000_000, 4_000_000, 10_000_000)
 NUM_QUERIES = 100_000
@@ -49,7 +45,7 @@ def measure(num_rows: int, scratch: Path) -> dict[str, float]:
 def main() -> None:
     scratch = Path(sys.argv[1])
     scratch.mkdir(parents=True, exist_ok=True)
-    version = commit()
+    result = provenance("python -m benchmarks.market SCRATCH_DIR")
     results = [measure(num_rows, scratch) for num_rows in SIZES]
     table = [
         "| log rows | rows/s | rows per CPU second | wall s | peak RSS MiB | Parquet MiB | load average after |",
@@ -60,19 +56,17 @@ def main() -> None:
             for r in results
         ),
     ]
-    model = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     lines = [
         "# Writing search logs of the synthetic marketplace",
         "",
-        f"`python benchmarks/market.py SCRATCH_DIR`: `jobs.market`, {NUM_QUERIES:,} queries, 6 locales, 1 M rows",
+        f"`jobs.market`, {NUM_QUERIES:,} queries, 6 locales, 1 M rows",
         "a file, a process pinned to one core. rows/s is wall time on that core, which other work may share; rows per",
         "CPU second counts the process's own time, start-up included. A load average",
         "above 1 is other work on the machine.",
         "",
         *table,
         "",
-        f"Commit {version}; Python {platform.python_version()}, numpy {np.__version__}, pyarrow {pa.__version__};",
-        f"{os.cpu_count()} cores, {model.split(':')[1].strip()}, {platform.system()} {platform.release()}.",
+        describe(result, "pyarrow"),
     ]
     text = "\n".join(lines) + "\n"
     (ROOT / "benchmarks" / "results" / "market.md").write_text(text)

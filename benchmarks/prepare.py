@@ -1,6 +1,6 @@
 """jobs.prepare beside DuckDB on the same logs, cores and memory: rows/s, and whether peak memory grows with the rows.
 
-    python benchmarks/prepare.py --scratch /tmp/prepare-benchmark --rows 1000000 4000000 10000000
+    python -m benchmarks.prepare --scratch /tmp/prepare-benchmark --rows 1000000 4000000 10000000
 
 Market logs are made by jobs.market (kept in --scratch). The two run in turn, --repeats times each, with --cores cores
 and cores x --task_memory_mb of memory. Memory is the sum of the proportional set sizes (PSS) of a process and
@@ -10,7 +10,6 @@ everything it starts, Ray's own processes included, sampled five times a second.
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from raylib.runs import commit, package_versions
+from benchmarks.provenance import describe, provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "prepare.md"
@@ -128,16 +127,14 @@ def is_task_worker(process: psutil.Process) -> bool:
 
 
 def report(rows: list[tuple[int, list[dict[str, Any]], list[dict[str, Any]]]], options: argparse.Namespace) -> str:
-    versions = package_versions() | {"duckdb": rows[0][2][0]["version"]}
-    used = ", ".join(f"{name} {versions[name]}" for name in ("ray", "pyarrow", "duckdb"))
-    command = [f"--rows {' '.join(str(n) for n, _, _ in rows)}", f"--num_queries {options.num_queries}"]
-    command += [f"--num_buckets {options.num_buckets}", f"--task_memory_mb {options.task_memory_mb}"]
+    command = f"python -m benchmarks.prepare --scratch DIR --rows {' '.join(str(n) for n, _, _ in rows)}"
+    command += f" --num_queries {options.num_queries} --num_buckets {options.num_buckets}"
+    result = provenance(f"{command} --task_memory_mb {options.task_memory_mb}")
+    result["versions"]["duckdb"] = rows[0][2][0]["version"]
     lines = [
         "# jobs.prepare beside DuckDB: throughput and memory",
         "",
-        f"{time.strftime('%Y-%m-%d')}, commit {commit()}, Python {platform.python_version()}, {used}; "
-        f"{options.cores} cores ({cpu_name()}), {psutil.virtual_memory().total / 2**30:.0f} GiB; "
-        f"load average at the end {os.getloadavg()[0]:.1f}. "
+        describe(result, "ray", "pyarrow", "duckdb"),
         f"Medians of {options.repeats} runs each, in turn; {options.num_buckets} buckets; "
         f"`task_memory_mb` {options.task_memory_mb}, for DuckDB {options.cores * options.task_memory_mb} MB in all.",
         "",
@@ -170,7 +167,6 @@ def report(rows: list[tuple[int, list[dict[str, Any]], list[dict[str, Any]]]], o
         "the tables agree, which is checked); DuckDB's statements do neither. `rows a CPU second` divides by the CPU",
         "time of the task workers, imports included. Peaks are the largest of all runs. A load average above the",
         "number of cores means that other work shared the machine: seconds are then pessimistic, for both.",
-        f"Command: `python benchmarks/prepare.py --scratch DIR {' '.join(command)}`",
         "",
     ]
     return "\n".join(lines)
@@ -182,13 +178,6 @@ def median(runs: list[dict[str, Any]], name: str) -> float:
 
 def seconds(runs: list[dict[str, Any]]) -> str:
     return ", ".join(f"{run['work_s']:.1f}" for run in runs)
-
-
-def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from benchmarks.provenance import describe, provenance
 
 RESULT = Path(__file__).parent / "results" / "resume"
 NUM_BUCKETS = 64
@@ -207,8 +208,6 @@ def main() -> None:
     if words.job:
         run_job(words)
         return
-    from raylib.runs import commit, package_versions
-
     rows: list[dict[str, Any]] = []
     for millions in words.millions:
         shutil.rmtree(words.work, ignore_errors=True)
@@ -218,34 +217,26 @@ def main() -> None:
             rows.append({"millions": millions, "num_units": num_units, "share": share, **watch(words)})
             print(rows[-1], flush=True)
     command = f"python -m benchmarks.resume --work DIR --millions {' '.join(map(str, words.millions))}"
-    command += f" --seconds {words.seconds:g}"
-    record = {
-        "command": command,
-        "commit": commit(),
-        "versions": package_versions(),
-        "cores": os.cpu_count(),
-        "rows": rows,
-    }
-    RESULT.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-    RESULT.with_suffix(".md").write_text(report(record))
+    result = {**provenance(f"{command} --seconds {words.seconds:g}"), "rows": rows}
+    RESULT.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+    RESULT.with_suffix(".md").write_text(report(result))
     print(RESULT.with_suffix(".md").read_text())
 
 
-def report(record: dict[str, Any]) -> str:
+def report(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("ray", "pyarrow"))
     lines = [
         "# Resuming annotation: memory and time against the number of pairs",
         "",
-        f"Command: `{record['command']}`, commit {record['commit']}; {versions}; {record['cores']} cores, "
-        f"{platform.machine()}, {platform.system()}. Stand-in engine that answers at once, {NUM_ENGINES} engines, one "
-        f"perspective, one sample, units of {PAIRS_PER_UNIT:,} pairs. Each start is killed (SIGKILL) after its time.",
+        describe(result, "ray", "pyarrow"),
+        f"Stand-in engine that answers at once, {NUM_ENGINES} engines, one perspective, one sample, units of "
+        f"{PAIRS_PER_UNIT:,} pairs. Each start is killed (SIGKILL) after its time.",
         "",
         "| pairs | units | done at the start | planning s | reading what is done s | first new unit after s | done at "
         "its end | after s | driver, peak MiB | all processes, peak MiB |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for row in record["rows"]:
+    for row in result["rows"]:
         end = f"{row['units_after']:,}" + (" (whole)" if row["ended"] else " (killed)")
         lines.append(
             f"| {row['millions']} M | {row['num_units']:,} | {row['units_before']:,} ({row['share']:.0%}) "

@@ -9,9 +9,10 @@ that are finished in DIR are not trained again.
 import argparse
 import json
 import os
-import platform
 from pathlib import Path
 from typing import Any
+
+from benchmarks.provenance import describe, provenance
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -51,7 +52,6 @@ def main() -> None:
     parser.add_argument("--max_length", type=int, default=128)
     words = parser.parse_args()
     from raylib.ray_session import ray_session
-    from raylib.runs import commit, package_versions
 
     rows = []
     with ray_session():
@@ -62,11 +62,10 @@ def main() -> None:
                 {name: rows[-1][name] for name in ("learning_rate", "num_epochs", "class_weights", "dev")}, flush=True
             )
     record = {
-        "command": f"python -m benchmarks.student_recipe --pairs RUN --label_schema {words.label_schema} --work DIR "
-        f"--recipes {' '.join(words.recipes)}",
-        "commit": commit(),
-        "versions": package_versions(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        **provenance(
+            f"python -m benchmarks.student_recipe --pairs RUN --label_schema {words.label_schema} --work DIR "
+            f"--recipes {' '.join(words.recipes)}"
+        ),
         "global_batch": words.global_batch,
         "max_length": words.max_length,
         "rows": rows,
@@ -82,8 +81,9 @@ def report(record: dict[str, Any]) -> str:
     lines = [
         "# The student's recipe, chosen on dev",
         "",
-        f"Command: `{record['command']}`, commit {record['commit']}; {record['machine']}. MiniLM, BERT alone, batch "
-        f"{record['global_batch']}, {record['max_length']} tokens. Figures are those of the best epoch on dev, in %.",
+        describe(record, "ray", "torch", "transformers"),
+        f"MiniLM, BERT alone, batch {record['global_batch']}, {record['max_length']} tokens. Figures are those of the "
+        "best epoch on dev, in %.",
         "",
         "| learning rate | epochs | class weights | dev accuracy | dev macro-F1 | best epoch | wall s |",
         "|---|---|---|---|---|---|---|",

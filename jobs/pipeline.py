@@ -18,6 +18,7 @@ import psutil
 from pydantic import Field
 
 from jobs import annotate, curate, dapt, distill, dpo, embed, evaluate, market, prepare, serve, sft
+from raylib import tables
 from raylib.config import JobConfig, Section, main
 from raylib.errors import ConfigError
 from raylib.memory import PeakMemory
@@ -88,9 +89,7 @@ def run(config: PipelineConfig) -> dict[str, Any]:
             print(stage_table(stage.name, summary["stages"][stage.name], is_done), flush=True)
             if stage.job == "evaluate":
                 shutil.copyfile(root / stage.name / "report.html", root / "report.html")
-            partial = summary_path.with_suffix(".partial")
-            partial.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-            partial.replace(summary_path)
+            tables.write_text(str(summary_path), json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     total_s = sum(stage["stage_s"] or 0.0 for stage in summary["stages"].values())
     peak = max(stage["peak_memory_bytes"] or 0 for stage in summary["stages"].values())
     print(f"\n{len(plan)} stages, {total_s:.0f} s, peak memory {peak / 2**30:.1f} GiB")

@@ -63,11 +63,11 @@ def run(config: PrepareConfig) -> dict[str, Any]:
     if config.format == "esci" and any(schema.canonical(code) is None for code in "ESCI"):
         raise ConfigError(f"label_schema {config.label_schema}: has no class with code E, S, C or I, which esci needs")
     run = Run(config.output, "prepare", config)
-    from raylib.logs.shuffle import remove_work, shuffle
+    from raylib.logs.shuffle import remove_map_outputs, shuffle
     from raylib.logs.source import plan_esci, plan_logs
 
     if run.is_done:
-        remove_work(run.uri)
+        remove_map_outputs(run.uri)
         return run.metrics()
     require_done(config.input)
     plan = plan_esci(config.input) if config.format == "esci" else plan_logs(config.input, config.on_bad_file)
@@ -93,7 +93,7 @@ def run(config: PrepareConfig) -> dict[str, Any]:
             f"{config.input}: no good row among {counts['rows_in']}: {counts['rejected']}; see {run.uri}/rejected"
         )
     metrics = run.finish(**counts)
-    remove_work(run.uri)
+    remove_map_outputs(run.uri)
     print(f"prepare: {metrics['rows_in']} rows -> {metrics['num_pairs']} pairs in {metrics['wall_s']} s", flush=True)
     return metrics
 

@@ -43,7 +43,7 @@ class Run:
         self.config = config
         self.started_s = time.time()
         self._fs, self._path = tables.filesystem(self.uri)
-        self.is_done = self._exists("_SUCCESS")
+        self.is_done = tables.exists(f"{self.uri}/_SUCCESS")
         settings = {"job": job, **config.model_dump(mode="json")}
         present = {
             file.base_name for file in self._fs.get_file_info(pafs.FileSelector(self._path, allow_not_found=True))
@@ -58,6 +58,7 @@ class Run:
             if self.is_done:
                 return
             self._lock()
+            tables.remove_partials(self.uri)
         self._create_dir(self._path)
         self._lock()
         self.write_text("config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
@@ -183,10 +184,6 @@ class Run:
             raise InputError(f"{self.uri}: training jobs need a path on a file system that all nodes mount, not a URI")
         return Path(self._path).absolute() / name
 
-    def _exists(self, name: str) -> bool:
-        found: bool = self._fs.get_file_info(f"{self._path}/{name}").type != pafs.FileType.NotFound
-        return found
-
     def _create_dir(self, path: str) -> None:
         try:
             self._fs.create_dir(path, recursive=True)
@@ -194,11 +191,19 @@ class Run:
             raise InputError(f"{self.uri}: cannot create the output directory: {error}") from None
 
 
+def finished_metrics(uri: str) -> dict[str, Any] | None:
+    """The metrics of a finished run; None where there is none."""
+    folder = uri.rstrip("/")
+    if not tables.exists(f"{folder}/_SUCCESS"):
+        return None
+    metrics: dict[str, Any] = json.loads(tables.read_text(f"{folder}/metrics.json"))
+    return metrics
+
+
 def require_done(uri: str) -> None:
     """Raise InputError when `uri` is a run directory whose job has not finished."""
-    fs, path = tables.filesystem(uri.rstrip("/"))
-    has_config = fs.get_file_info(f"{path}/config.yaml").type != pafs.FileType.NotFound
-    if has_config and fs.get_file_info(f"{path}/_SUCCESS").type == pafs.FileType.NotFound:
+    folder = uri.rstrip("/")
+    if tables.exists(f"{folder}/config.yaml") and not tables.exists(f"{folder}/_SUCCESS"):
         raise InputError(f"{uri}: this run is unfinished (no _SUCCESS); run its job to the end first")
 
 

@@ -4,7 +4,9 @@ A table is the set of `*.parquet` files directly inside a run directory. Files a
 they are complete (written beside it, then renamed), so a reader never sees half a file.
 """
 
+import contextlib
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 
 from raylib.errors import InputError
 
+PARTIAL = "_partial-"  # begins the names of files that are being written
 SPLITS = ("train", "dev", "test")
 SEGMENTS = ("head", "torso", "tail")
 
@@ -178,49 +181,55 @@ def read_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None
     return pa.Table.from_batches([batch.cast(wanted) for batch in batches], wanted)
 
 
+@contextlib.contextmanager
+def writing(uri: str) -> Iterator[pa.NativeFile]:
+    """A stream whose content gets the name `uri` when the block ends, whole and on the disk; after an error nothing.
+
+    Two writers of one file, as when a lost machine works on, do not meet: each writes beside it under a name of its
+    own, and the last to end stays. Raises InputError when the file system refuses.
+    """
+    fs, path = filesystem(uri)
+    parent, name = str(PurePosixPath(path).parent), PurePosixPath(path).name
+    partial = f"{parent}/{PARTIAL}{uuid.uuid4().hex[:8]}-{name}"
+    try:
+        fs.create_dir(parent, recursive=True)
+        with fs.open_output_stream(partial) as stream:
+            yield stream
+        if isinstance(fs, pafs.LocalFileSystem):
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())  # else a power cut may leave the name without the content
+        fs.move(partial, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            fs.delete_file(partial)  # a full disk must not stay full of halves
+        if isinstance(error, OSError):
+            message = f"{uri}: cannot write: {error}; free space or choose another output, then rerun"
+            raise InputError(message) from None
+        raise
+
+
+def remove_partials(uri: str) -> None:
+    """Delete what killed writers left below a run directory that nobody else is working on."""
+    fs, path = filesystem(uri)
+    for file in fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True)):
+        if file.is_file and file.base_name.startswith(PARTIAL):
+            fs.delete_file(file.path)
+
+
 def write_parquet(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table]) -> int:
     """Write one file atomically and return its rows; on any error nothing is left under the final name."""
-    fs, path = filesystem(uri)
-    parent = str(PurePosixPath(path).parent)
-    fs.create_dir(parent, recursive=True)
-    partial = f"{parent}/_partial-{PurePosixPath(path).name}"
     num_rows = 0
-    try:
-        with (
-            fs.open_output_stream(partial) as stream,
-            pq.ParquetWriter(stream, schema, compression="zstd") as writer,
-        ):
-            for batch in batches:
-                writer.write(batch.cast(schema))
-                num_rows += batch.num_rows
-        _publish(fs, partial, path)
-    except OSError as error:
-        if fs.get_file_info(partial).type != pafs.FileType.NotFound:
-            fs.delete_file(partial)  # a full disk must not stay full of halves
-        raise InputError(f"{uri}: cannot write: {error}; free space or choose another output, then rerun") from None
+    with writing(uri) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write(batch.cast(schema))
+            num_rows += batch.num_rows
     return num_rows
 
 
 def write_text(uri: str, text: str) -> None:
     """Write a text file atomically; raises InputError when the file system refuses."""
-    fs, path = filesystem(uri)
-    parent = PurePosixPath(path).parent
-    partial = f"{parent}/_partial-{PurePosixPath(path).name}"
-    try:
-        fs.create_dir(str(parent), recursive=True)
-        with fs.open_output_stream(partial) as stream:
-            stream.write(text.encode())
-        _publish(fs, partial, path)
-    except OSError as error:
-        raise InputError(f"{uri}: cannot write: {error}; free space, then rerun") from None
-
-
-def _publish(fs: pafs.FileSystem, partial: str, path: str) -> None:
-    """Give a complete file its final name; its content is on the disk before, so a power cut leaves no empty shell."""
-    if isinstance(fs, pafs.LocalFileSystem):
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-    fs.move(partial, path)
+    with writing(uri) as stream:
+        stream.write(text.encode())
 
 
 def read_text(uri: str) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 
 from raylib.annotation.annotator import AnnotationTask, Annotator
 from raylib.annotation.heartbeat import Board
-from raylib.annotation.progress import Limits, Progress, Watchdog, load_progress
+from raylib.annotation.progress import Limits, Progress, load_progress
 from raylib.annotation.requests import UnitStats
+from raylib.annotation.watchdog import Watchdog
 from raylib.errors import ConfigError, StalledError
 from raylib.tables import write_text
 

@@ -1,6 +1,5 @@
 """All measures of an evaluation, from the tables of earlier jobs to one tree of plain values."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from raylib import tables
 from raylib.errors import ConfigError, InputError
 from raylib.evaluation.baselines import majority, tfidf_logistic_regression
 from raylib.evaluation.inputs import Judged, read_answers, read_judged, read_probs
 from raylib.evaluation.students import compare, summarize
 from raylib.evaluation.teachers import summarize_teacher
 from raylib.labels import LabelSchema
+from raylib.runs import finished_metrics
 
 MAJORITY, TFIDF = "majority class", "TF-IDF + logistic regression"
 
@@ -100,8 +99,10 @@ def _baselines(train: Judged, test: Judged, num_classes: int) -> dict[str, np.nd
 
 def _row_counts(uri: str) -> dict[str, Any]:
     """Rows in, out, rejected and skipped of a finished run, from its metrics.json."""
+    metrics = finished_metrics(uri)
+    if metrics is None:
+        raise InputError(f"{uri}: holds no finished run; name the output of a job that has ended")
     try:
-        metrics = json.loads(tables.read_text(f"{uri.rstrip('/')}/metrics.json"))
         return {key: metrics[key] for key in ("job", "rows_in", "rows_out", "rejected", "skipped", "wall_s")}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{uri}/metrics.json: no row counts of a finished run ({error!r})") from None
+    except KeyError as error:
+        raise InputError(f"{uri}/metrics.json: no {error}; is it a run of a job?") from None

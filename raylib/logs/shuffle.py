@@ -95,7 +95,7 @@ def _examples(examples: list[list[int]], reduced: list[dict[str, Any]]) -> list[
     ]  # fmt: skip
 
 
-def remove_work(output: str) -> None:
+def remove_map_outputs(output: str) -> None:
     """Delete the map outputs of a finished run."""
     fs, path = tables.filesystem(f"{output.rstrip('/')}/shuffle")
     if fs.get_file_info(path).type != pafs.FileType.NotFound:

@@ -7,17 +7,14 @@ several passes, each over a range of hashes.
 """
 
 import json
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 
 from raylib import tables
-from raylib.errors import InputError
 from raylib.labels import LabelSchema
 from raylib.logs.budget import Budget, num_passes
 from raylib.logs.pairs import by_bucket, combine
@@ -70,7 +67,7 @@ def map_unit(
         index = write_parts(output, name, PARTIALS, parts())
     except BadFileError as error:
         for i in range(facts["num_rejected_files"]):
-            _delete(f"{output}/rejected/{name}-{i:04d}.parquet")
+            tables.delete(f"{output}/rejected/{name}-{i:04d}.parquet")
         if on_bad_file != "skip":
             raise
         done = {"num_rows": unit.num_rows, "num_cleaned": 0, "rejected": {}, "bad_file": str(error)}
@@ -96,26 +93,16 @@ def write_parts(
     output: str, name: str, schema: pa.Schema, parts: Iterator[tuple[int, pa.Table]]
 ) -> dict[str, list[int]]:
     """Write `shuffle/NAME.arrow`, batches of one bucket each; returns the `buckets` and the `bytes` of its batches."""
-    fs, path = tables.filesystem(f"{output}/shuffle/{name}.arrow")
-    partial = f"{path}.{uuid.uuid4().hex[:8]}"  # unique: a retried task may overlap the one it replaces
     buckets, sizes = [], []
-    try:
-        fs.create_dir(path.rpartition("/")[0], recursive=True)
-        with (
-            fs.open_output_stream(partial) as stream,
-            pa.ipc.new_file(stream, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer,
-        ):
-            for bucket, part in parts:
-                for batch in part.to_batches():
-                    writer.write_batch(batch)
-                    buckets.append(bucket)
-                    sizes.append(batch.nbytes)
-        fs.move(partial, path)
-    except OSError as error:
-        raise _no_space(path, error) from None
-    finally:
-        if fs.get_file_info(partial).type != pafs.FileType.NotFound:
-            fs.delete_file(partial)  # a full disk must not stay full of halves
+    with (
+        tables.writing(f"{output}/shuffle/{name}.arrow") as stream,
+        pa.ipc.new_file(stream, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer,
+    ):
+        for bucket, part in parts:
+            for batch in part.to_batches():
+                writer.write_batch(batch)
+                buckets.append(bucket)
+                sizes.append(batch.nbytes)
     return {"buckets": buckets, "bytes": sizes}
 
 
@@ -167,37 +154,19 @@ def read_parts(output: str, parts: Parts, columns: Sequence[str] | None = None) 
 
 def read_done(output: str, name: str) -> dict[str, Any] | None:
     """The counts of a complete map output or bucket, None while it is not complete."""
-    fs, path = tables.filesystem(f"{output}/shuffle/{name}.json")
-    if fs.get_file_info(path).type == pafs.FileType.NotFound:
+    uri = f"{output}/shuffle/{name}.json"
+    if not tables.exists(uri):
         return None
-    with fs.open_input_stream(path) as stream:
-        done: dict[str, Any] = json.loads(stream.read())
+    done: dict[str, Any] = json.loads(tables.read_text(uri))
     return done
 
 
 def write_done(output: str, name: str, done: dict[str, Any]) -> None:
     """Write `shuffle/NAME.json` atomically."""
-    fs, path = tables.filesystem(f"{output}/shuffle/{name}.json")
-    partial = f"{path}.{uuid.uuid4().hex[:8]}"
-    try:
-        fs.create_dir(path.rpartition("/")[0], recursive=True)
-        with fs.open_output_stream(partial) as stream:
-            stream.write(json.dumps(done).encode())
-        fs.move(partial, path)
-    except OSError as error:
-        raise _no_space(path, error) from None
+    tables.write_text(f"{output}/shuffle/{name}.json", json.dumps(done))
 
 
 def write_rejected(output: str, name: str, rows: list[dict[str, Any]]) -> None:
     """Write `rejected/NAME.parquet`."""
     batch = tables.rows_batch(rows, tables.REJECTED)
     tables.write_parquet(f"{output}/rejected/{name}.parquet", tables.REJECTED, [batch])
-
-
-def _delete(uri: str) -> None:
-    fs, path = tables.filesystem(uri)
-    fs.delete_file(path)
-
-
-def _no_space(path: str, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot write: {error}; free space or choose another output, then rerun")

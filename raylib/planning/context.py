@@ -1,10 +1,8 @@
 """What the stages of a plan share: which stage writes a path, which model it means, samples and prompts, made once."""
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from raylib import tables
 from raylib.errors import InputError
 from raylib.labels import LabelSchema
 from raylib.logs import source
@@ -13,7 +11,7 @@ from raylib.planning.model_shape import model_folder
 from raylib.planning.sample import PairSample, Row, sample_logs, sample_pairs
 from raylib.planning.tokens import Answers, PromptTokens, count_prompts, expected_answers, measured_answers
 from raylib.prompts import load_perspective
-from raylib.runs import require_done
+from raylib.runs import finished_metrics, require_done
 from raylib.teacher.encoding import load_tokenizer
 
 
@@ -151,12 +149,3 @@ class Context:
         verb = "is" if found.source.startswith("measured") else "is ASSUMED to be"
         self.note(f"an answer from {perspective.name} {verb} {found.tokens:.1f} tokens long: {found.source}")
         return found
-
-
-def finished_metrics(uri: str) -> dict[str, Any] | None:
-    """The metrics of a finished run; None where there is none."""
-    folder = uri.rstrip("/")
-    if not tables.exists(f"{folder}/_SUCCESS"):
-        return None
-    metrics: dict[str, Any] = json.loads(tables.read_text(f"{folder}/metrics.json"))
-    return metrics

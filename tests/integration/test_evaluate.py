@@ -91,6 +91,7 @@ def inputs(tmp_path: Path) -> tuple[Path, dict, list[dict], dict[str, int]]:
     curate = {"job": "curate", "rows_in": 100, "rows_out": 80, "rejected": rejected, "skipped": {}, "wall_s": 1.5}
     (tmp_path / "curate").mkdir()
     (tmp_path / "curate" / "metrics.json").write_text(json.dumps(curate))
+    (tmp_path / "curate" / "_SUCCESS").touch()
     settings = {
         "output": f"{tmp_path}/out",
         "pairs": f"{tmp_path}/pairs",
@@ -161,7 +162,7 @@ def test_bad_input_is_named(inputs):
         ({"label_schema": "esci"}, InputError, "outside the label schema"),
         ({"students": {"majority class": f"{folder}/bert"}}, ConfigError, "baseline"),
         ({"teachers": {"t": [f"{folder}/base", f"{folder}/base"]}}, InputError, "answered twice"),
-        ({"runs": {"r": f"{folder}/pairs"}}, InputError, "metrics.json"),
+        ({"runs": {"r": f"{folder}/pairs"}}, InputError, "holds no finished run"),
     ]
     for i, (change, error, text) in enumerate(cases):
         config = EvaluateConfig.from_mapping({**settings, **change, "output": f"{folder}/out{i}"}, "test")

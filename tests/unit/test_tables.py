@@ -39,6 +39,26 @@ def test_half_a_file_is_never_seen(tmp_path: Path) -> None:
     assert [Path(file).name for file in tables.list_parquet(str(tmp_path))] == ["a.parquet"]
 
 
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    uri = f"{tmp_path}/a.txt"
+    with tables.writing(uri) as slow:
+        slow.write(b"first half, ")
+        tables.write_text(uri, "another machine was faster")
+        slow.write(b"second half")
+    assert tables.read_text(uri) == "first half, second half"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    tables.write_text(f"{tmp_path}/rejected/b.txt", "good")
+    with tables.writing(f"{tmp_path}/rejected/c.txt"):
+        left = next((tmp_path / "rejected").glob("_partial-*"))
+        left.rename(tmp_path / "rejected" / "_partial-0-killed.txt")
+        left.touch()
+    tables.remove_partials(str(tmp_path))
+    assert [file.name for file in sorted((tmp_path / "rejected").iterdir())] == ["b.txt", "c.txt"]
+
+
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no file size limit on this system")
 def test_a_write_that_finds_no_space_says_what_to_do(tmp_path: Path) -> None:
     big = pa.table({"id": list(range(200_000)), "text": [f"{i * 7919}" for i in range(200_000)]})

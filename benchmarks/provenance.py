@@ -1,0 +1,43 @@
+"""What every result says of itself: when, from which code, with which versions, on what machine."""
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from raylib.runs import commit, package_versions
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """The fields that go before a result's own figures; `load_average` is that of the last minute."""
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "command": command,
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit(),
+        "versions": package_versions(),
+        "hardware": {
+            "cores": os.cpu_count(),
+            "cpu": names[0] if names else platform.processor(),
+            "memory_bytes": psutil.virtual_memory().total,
+            "system": platform.system(),
+            "load_average": os.getloadavg()[0],
+        },
+    }
+
+
+def describe(result: dict[str, Any], *packages: str) -> str:
+    """Command, date, commit, machine and the versions of `packages` (all without any) as a paragraph of Markdown."""
+    hardware, versions = result["hardware"], result["versions"]
+    named = [f"{name} {versions[name]}" for name in packages or versions if name in versions]
+    return (
+        f"Command: `{result['command']}`, {result['date']}, commit {result['commit']}.\n"
+        f"{hardware['cores']} cores ({hardware['cpu']}), {hardware['memory_bytes'] / 2**30:.0f} GiB, "
+        f"{hardware['system']}; load average then {hardware['load_average']:.1f}; {', '.join(named)}."
+    )
