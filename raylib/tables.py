@@ -49,6 +49,8 @@ RATIONALES = pa.schema(
         pa.field("rationale", pa.string(), nullable=False),  # the reasoning without the label line
         pa.field("label", pa.string()),  # class name; null where `error` says why there is none
         pa.field("error", pa.string()),  # annotate rejects such answers: only tables from elsewhere have one
+        # in class order, given the rationale; null where they were not asked for or the label's tokens do not tell
+        pa.field("label_probs", pa.list_(pa.float32())),
         pa.field("finish_reason", pa.string(), nullable=False),
         pa.field("prompt_tokens", pa.int32(), nullable=False),
         pa.field("generated_tokens", pa.int32(), nullable=False),

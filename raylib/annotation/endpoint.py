@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from raylib.annotation.label_probs import LABEL_TOKENS, NUM_ALTERNATIVES, TokenChoice, label_probs
 from raylib.annotation.requests import Answer, Outcome, Prompt, Rejection, Request, Sampling, request_seed
 from raylib.errors import InputError
+
+if TYPE_CHECKING:
+    from openai.types.chat.chat_completion import Choice
 
 STEP_S = 1.0  # how long a step waits at most, so that heartbeats go on
 LENGTH_WORDS = ("context length", "context window", "max_model_len", "too long", "maximum length")
@@ -86,6 +90,8 @@ class Endpoint:
                 top_p=sampling.top_p,
                 max_tokens=sampling.max_tokens,
                 seed=request_seed(request.pair_id, request.perspective, request.sample, sampling.seed, request.attempt),
+                logprobs=True if sampling.classes else None,
+                top_logprobs=NUM_ALTERNATIVES if sampling.classes else None,
                 extra_body=body,
             )
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
@@ -104,6 +110,7 @@ class Endpoint:
             prompt_tokens=usage.prompt_tokens if usage else 0,
             cached_tokens=(details and details.cached_tokens) or 0,
             generated_tokens=usage.completion_tokens if usage else 0,
+            label_probs=label_probs(_choices(choice), sampling.classes) if sampling.classes else None,
         )
 
 
@@ -141,6 +148,15 @@ def read_key(key_env: str | None, key_file: str | None) -> str:
             raise InputError(f"key_env {key_env}: the variable is not set where the job's driver runs; set it there")
         return key
     return "none"
+
+
+def _choices(choice: "Choice") -> list[TokenChoice]:
+    """The last tokens of an answer with the likeliest ones at their place; none where the endpoint does not tell."""
+    tokens = (choice.logprobs and choice.logprobs.content) or []
+    return [
+        TokenChoice(token.token, [(one.token, one.logprob) for one in (token, *token.top_logprobs)])
+        for token in tokens[-LABEL_TOKENS:]
+    ]
 
 
 def _first_line(error: Exception) -> str:

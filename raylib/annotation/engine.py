@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from raylib.annotation.label_probs import LABEL_TOKENS, NUM_ALTERNATIVES, TokenChoice, label_probs
 from raylib.annotation.requests import Answer, Outcome, Prompt, Request, Sampling, TooLongError, request_seed
 from raylib.prompts import encode_prompt
 
 if TYPE_CHECKING:
-    from vllm import RequestOutput
+    from vllm import CompletionOutput, RequestOutput
 
 CPU_KV_CACHE_BYTES = 512 << 20  # without a figure vLLM asks for a share of the machine and fails where little is free
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the only values vLLM takes
@@ -86,7 +87,7 @@ class Engine:
             if not running:
                 return
             outputs = cast("list[RequestOutput]", self._engine.step())
-            yield [_answer(running.pop(output.request_id), output) for output in outputs if output.finished]
+            yield [self._answer(running.pop(output.request_id), output) for output in outputs if output.finished]
 
     def _send(self, request: Request) -> str:
         from vllm import SamplingParams
@@ -100,6 +101,7 @@ class Engine:
             top_k=sampling.top_k,
             max_tokens=sampling.max_tokens,
             seed=request_seed(request.pair_id, request.perspective, request.sample, sampling.seed, request.attempt),
+            logprobs=NUM_ALTERNATIVES if sampling.classes else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         self._num_sent += 1
@@ -108,17 +110,26 @@ class Engine:
         self._engine.add_request(request_id, prompt, params, lora_request=self._adapter)
         return request_id
 
+    def _answer(self, request: Request, output: "RequestOutput") -> Answer:
+        (text,) = output.outputs
+        return Answer(
+            request=request,
+            text=text.text,
+            finish_reason=text.finish_reason or "unknown",
+            prompt_tokens=len(request.prompt.ids or ()),
+            cached_tokens=output.num_cached_tokens or 0,
+            generated_tokens=len(text.token_ids),
+            label_probs=label_probs(_choices(text), self._sampling.classes) if self._sampling.classes else None,
+        )
 
-def _answer(request: Request, output: "RequestOutput") -> Answer:
-    (text,) = output.outputs
-    return Answer(
-        request=request,
-        text=text.text,
-        finish_reason=text.finish_reason or "unknown",
-        prompt_tokens=len(request.prompt.ids or ()),
-        cached_tokens=output.num_cached_tokens or 0,
-        generated_tokens=len(text.token_ids),
-    )
+
+def _choices(text: "CompletionOutput") -> list[TokenChoice]:
+    """The last tokens of an answer with the likeliest ones at their place."""
+    choices = []
+    for token_id, found in list(zip(text.token_ids, text.logprobs or (), strict=True))[-LABEL_TOKENS:]:
+        alternatives = [(one.decoded_token or "", one.logprob) for one in found.values()]
+        choices.append(TokenChoice(found[token_id].decoded_token or "", alternatives))
+    return choices
 
 
 def engine_arguments(settings: EngineSettings) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Sampling:
     top_k: int
     max_tokens: int
     seed: int
+    classes: tuple[str, ...] = ()  # whose probabilities are wanted beside the label; none by default
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Answer:
     prompt_tokens: int
     cached_tokens: int  # prompt tokens whose prefill was shared
     generated_tokens: int
+    label_probs: list[float] | None = None  # of Sampling.classes
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def judge(answer: Answer, schema: LabelSchema, fingerprint: str) -> dict[str, An
         "rationale": rationale,
         "label": label,
         "error": None,
+        "label_probs": answer.label_probs,
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,
         "generated_tokens": answer.generated_tokens,

@@ -12,6 +12,7 @@ from raylib.evaluation.baselines import majority, tfidf_logistic_regression
 from raylib.evaluation.inputs import Judged, read_answers, read_judged, read_probs
 from raylib.evaluation.students import compare, summarize
 from raylib.evaluation.teachers import summarize_teacher
+from raylib.evaluation.votes import compare_teachers, perspective_votes
 from raylib.labels import LabelSchema
 from raylib.runs import finished_metrics
 
@@ -51,10 +52,9 @@ def evaluate(
     test = wanted.where(is_common_N)
     probs = {**_baselines(train, test, len(schema.names)), **{name: p[is_common_N] for name, p in probs.items()}}
     summaries = {name: summarize(p, test, schema.names, num_bootstrap, seed) for name, p in probs.items()}
-    teacher_summaries = {
-        name: summarize_teacher(read_answers(uris, judged, schema), judged, schema.names, num_bootstrap, seed)
-        for name, uris in teachers.items()
-    }
+    answers = {name: read_answers(uris, judged, schema) for name, uris in teachers.items()}
+    votes = {name: perspective_votes(found, split_N == split, len(schema.names)) for name, found in answers.items()}
+    votes = {name: by_perspective for name, by_perspective in votes.items() if by_perspective}
     skipped = {
         "not_judged": num_rows - len(judged),
         "other_split": len(judged) - len(wanted),
@@ -71,7 +71,10 @@ def evaluate(
         "baselines": {name: summary for name, summary in summaries.items() if name not in students},
         "students": {name: {**summaries[name], "num_unscored": unscored[name]} for name in students},
         "comparisons": compare(probs, test, num_bootstrap, seed),
-        "teachers": teacher_summaries,
+        "teachers": {
+            name: summarize_teacher(found, judged, schema.names, num_bootstrap, seed) for name, found in answers.items()
+        },
+        "teacher_comparisons": compare_teachers(votes, judged, len(schema.names), num_bootstrap, seed),
         "rejects_by_stage": {name: _row_counts(uri) for name, uri in runs.items()},
     }
     plain: dict[str, Any] = without_nan(metrics)

@@ -1,6 +1,7 @@
 """Reading what evaluation needs: judged pairs, traffic segments, models' scores and teachers' answers."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,7 @@ class Answers:
     perspective_A: np.ndarray
     predicted_A: Ints  # -1 without a label
     error_A: np.ndarray  # None where parsed
+    probs_AC: Floats  # class probabilities; NaN where the rationales table has none
 
 
 def read_judged(uri: str, schema: LabelSchema) -> tuple[Judged, int]:
@@ -105,7 +107,8 @@ def read_answers(uris: Sequence[str], judged: Judged, schema: LabelSchema) -> An
     number = {pair_id: i for i, pair_id in enumerate(judged.table.column("pair_id").to_pylist())}
     index: dict[str | None, int] = {name: i for i, name in enumerate(schema.names)}
     seen: set[tuple[Any, ...]] = set()
-    rows, perspectives, predicted, errors = [], [], [], []
+    rows, perspectives, predicted, errors, probs = [], [], [], [], []
+    unknown = [math.nan] * len(schema.names)
     for uri, answer in _answers(uris):
         row = number.get(answer["pair_id"])
         if row is None:
@@ -123,13 +126,21 @@ def read_answers(uris: Sequence[str], judged: Judged, schema: LabelSchema) -> An
         perspectives.append(answer["perspective"])
         predicted.append(NO_LABEL if answer["label"] is None else index[answer["label"]])
         errors.append(answer["error"] or ("no_label" if answer["label"] is None else None))
-    return Answers(np.array(rows, np.int64), np.array(perspectives, object), np.array(predicted, np.int64),
-                   np.array(errors, object))  # fmt: skip
+        probs.append(answer["label_probs"] or unknown)
+        if len(probs[-1]) != len(schema.names):
+            raise InputError(f"{uri}: {len(probs[-1])} label_probs, but {schema.name} has {len(schema.names)} classes")
+    return Answers(
+        np.array(rows, np.int64),
+        np.array(perspectives, object),
+        np.array(predicted, np.int64),
+        np.array(errors, object),
+        np.array(probs, np.float64).reshape(len(rows), len(schema.names)),
+    )
 
 
 def _answers(uris: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of the rationales tables, and of the requests that were rejected: the teacher owes their answers."""
-    columns = ["pair_id", "perspective", "sample", "label", "error"]
+    columns = ["pair_id", "perspective", "sample", "label", "error", "label_probs"]
     for uri in uris:
         for batch in tables.read_batches(uri, tables.RATIONALES, columns):
             for answer in batch.to_pylist():
@@ -137,7 +148,7 @@ def _answers(uris: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         for row in _rejected(f"{uri}/rejected"):
             request = json.loads(row["payload"])
             key = {name: request[name] for name in ("pair_id", "perspective", "sample")}
-            yield uri, {**key, "label": None, "error": row["reason"]}
+            yield uri, {**key, "label": None, "error": row["reason"], "label_probs": None}
 
 
 def _rejected(uri: str) -> Iterator[dict[str, Any]]:

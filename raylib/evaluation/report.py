@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from raylib.evaluation import plots
-from raylib.evaluation.teachers import UNIFIED
+from raylib.evaluation.votes import UNIFIED
 
 Metrics = Mapping[str, Any]
 
@@ -42,8 +42,13 @@ def text_table(metrics: Metrics) -> str:
     for teacher, split, summary in _teacher_splits(metrics):
         title = f"{teacher} ({split})"
         for perspective, quantities in summary["perspectives"].items():
-            row = (measure(quantities["accuracy"]), measure(quantities["macro_f1"]), "")
-            rows.append((f"{title} {perspective}", f"{quantities['num_pairs']:,}", *row))
+            calibration, vote = quantities["calibration"], quantities["vote"]
+            ece = percent(calibration["calibration_error"]) if calibration else ""
+            rows.append((f"{title} {perspective}", *_cells(quantities, ece)))
+            if quantities["num_answers"] > quantities["num_pairs"]:
+                rows.append((f"{title} {perspective} vote", *_cells(vote)))
+        if "vote_of_all" in summary:
+            rows.append((f"{title} vote of all perspectives", *_cells(summary["vote_of_all"])))
         together = summary.get("together", {})
         num_pairs = f"{together.get('num_pairs', 0):,}"
         if "pass_of_best" in together:
@@ -59,6 +64,10 @@ def text_table(metrics: Metrics) -> str:
     ]
     lines.insert(1, "-" * max(len(line) for line in lines))
     return "\n".join(lines)
+
+
+def _cells(quantities: Metrics, ece: str = "") -> tuple[str, str, str, str]:
+    return f"{quantities['num_pairs']:,}", measure(quantities["accuracy"]), measure(quantities["macro_f1"]), ece
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -5,11 +5,13 @@ Shape suffixes: N rows, Q queries, B bootstrap replicates, X values a row.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.stats import binom
 
-from raylib.evaluation.metrics import Floats, Ints, confusion
+from raylib.evaluation.inputs import Judged
+from raylib.evaluation.metrics import Floats, Ints, accuracy, confusion, macro_f1
 
 LEVEL = 0.95
 CHUNK_CELLS = 8_000_000  # replicates x queries held at once: 64 MB
@@ -78,6 +80,33 @@ def measured(
     """A measure of the confusion matrix with its interval: `value`, `low`, `high`."""
     low, high = interval(measure(replicates_BCD))
     return {"value": float(measure(confusion(gold_N, predicted_N, num_classes))), "low": low, "high": high}
+
+
+def headline(
+    judged: Judged, predicted_N: Ints, num_classes: int, num_bootstrap: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Accuracy and macro-F1 of predictions [N] (-1: no label, wrong) with their intervals."""
+    replicates = confusion_replicates(judged.gold_N, predicted_N, judged.query_N, num_classes, num_bootstrap, seed)
+    return {
+        "accuracy": measured(accuracy, judged.gold_N, predicted_N, num_classes, replicates),
+        "macro_f1": measured(macro_f1, judged.gold_N, predicted_N, num_classes, replicates),
+    }
+
+
+def difference(a_N: Ints, b_N: Ints, judged: Judged, num_classes: int, num_bootstrap: int, seed: int) -> dict[str, Any]:
+    """a - b of two models' predictions with clustered paired intervals, and the exact McNemar test."""
+    gold_N = judged.gold_N
+    replicates_a, replicates_b = (
+        confusion_replicates(gold_N, predicted_N, judged.query_N, num_classes, num_bootstrap, seed)
+        for predicted_N in (a_N, b_N)
+    )
+    found: dict[str, Any] = {}
+    for measure, name in ((accuracy, "accuracy_difference"), (macro_f1, "macro_f1_difference")):
+        value_a, value_b = (float(measure(confusion(gold_N, predicted_N, num_classes))) for predicted_N in (a_N, b_N))
+        low, high = interval(measure(replicates_a) - measure(replicates_b))
+        found[name] = {"value": value_a - value_b, "low": low, "high": high}
+    found["only_a_right"], found["only_b_right"], found["mcnemar_p"] = mcnemar(a_N == gold_N, b_N == gold_N)
+    return found
 
 
 def mcnemar(right_a_N: np.ndarray, right_b_N: np.ndarray) -> tuple[int, int, float]:

@@ -14,10 +14,19 @@ from typing import Any
 import numpy as np
 
 from raylib.evaluation.inputs import Answers, Judged
-from raylib.evaluation.metrics import Floats, Ints, accuracy, confusion, macro_f1, per_class_recall
-from raylib.evaluation.resampling import confusion_replicates, mean_interval, measured
-
-UNIFIED = "unified"  # the instruction that names no perspective
+from raylib.evaluation.metrics import (
+    Floats,
+    Ints,
+    accuracy,
+    calibration_error,
+    confusion,
+    log_loss,
+    macro_f1,
+    per_class_recall,
+    reliability,
+)
+from raylib.evaluation.resampling import confusion_replicates, headline, mean_interval, measured
+from raylib.evaluation.votes import ALL, UNIFIED, Vote, agreement, perspective_votes
 
 
 def pass_at_k(num_right_N: Ints, num_tries_N: Ints, k: int) -> Floats:
@@ -60,13 +69,22 @@ def _summarize_split(
     found = {
         name: in_split_A & (answers.perspective_A == name) for name in sorted(set(answers.perspective_A[in_split_A]))
     }
+    votes = perspective_votes(answers, in_split_N, len(names))
     summary: dict[str, Any] = {
         "num_pairs": len(np.unique(answers.row_A[in_split_A])),
         "num_answers": int(in_split_A.sum()),
         "perspectives": {
-            name: _perspective(answers, mask_A, judged, names, num_bootstrap, seed) for name, mask_A in found.items()
+            name: {
+                **_perspective(answers, mask_A, judged, names, num_bootstrap, seed),
+                "vote": _vote(votes[name], judged, names, num_bootstrap, seed),
+                "calibration": _calibration(answers, mask_A, judged),
+            }
+            for name, mask_A in found.items()
         },
+        "agreement": agreement(votes, len(names)),
     }
+    if ALL in votes:
+        summary["vote_of_all"] = _vote(votes[ALL], judged, names, num_bootstrap, seed)
     singles = [name for name in found if name != UNIFIED]
     if len(singles) >= 2:
         summary["together"] = _together(answers, judged, {name: found[name] for name in singles}, num_bootstrap, seed)
@@ -94,6 +112,31 @@ def _perspective(
         },
         "per_class_recall": {name: float(value) for name, value in zip(names, recall_C, strict=True)},
         "errors": dict(Counter(error for error in answers.error_A[mask_A] if error).most_common()),
+    }
+
+
+def _vote(vote: Vote, judged: Judged, names: tuple[str, ...], num_bootstrap: int, seed: int) -> dict[str, Any]:
+    asked = judged.where(vote.is_asked_N)
+    predicted_N = vote.predicted_N[vote.is_asked_N]
+    return {"num_pairs": len(asked), **headline(asked, predicted_N, len(names), num_bootstrap, seed)}
+
+
+def _calibration(answers: Answers, mask_A: np.ndarray, judged: Judged) -> dict[str, Any] | None:
+    """Of the label probabilities, averaged over the samples of a pair; None where no answer has them."""
+    mask_A = mask_A & ~np.isnan(answers.probs_AC).any(axis=1)
+    if not mask_A.any():
+        return None
+    row_N, place_A, count_N = np.unique(answers.row_A[mask_A], return_inverse=True, return_counts=True)
+    probs_NC = np.zeros((len(row_N), answers.probs_AC.shape[1]))
+    np.add.at(probs_NC, place_A, answers.probs_AC[mask_A])
+    probs_NC /= count_N[:, None]
+    gold_N = judged.gold_N[row_N]
+    bins = reliability(probs_NC, gold_N)
+    return {
+        "num_pairs": len(row_N),
+        "calibration_error": calibration_error(bins),
+        "log_loss": log_loss(probs_NC, gold_N),
+        "reliability": bins.tolist(),
     }
 
 

@@ -1,6 +1,6 @@
 """Prompts: perspectives as versioned files, the form of questions and answers."""
 
-from raylib.prompts.answers import PAIR_FIELDS, PARSE_ERRORS, format_answer, format_pair, parse_answer
+from raylib.prompts.answers import PAIR_FIELDS, PARSE_ERRORS, format_answer, format_pair, label_start, parse_answer
 from raylib.prompts.chat import encode_prompt, render
 from raylib.prompts.perspectives import PERSPECTIVES, UNIFIED, Perspective, load_perspective
 
@@ -13,6 +13,7 @@ __all__ = [
     "encode_prompt",
     "format_answer",
     "format_pair",
+    "label_start",
     "load_perspective",
     "parse_answer",
     "render",

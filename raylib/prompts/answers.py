@@ -45,9 +45,7 @@ def parse_answer(text: str, finish_reason: str, schema: LabelSchema) -> tuple[st
     """
     text = _THINK_BLOCK.sub("", text).strip(" \t\r")
     is_cut = finish_reason == "length"
-    found = None
-    for found in _LABEL_LINE.finditer(text):  # noqa: B007 - the last one is wanted
-        pass
+    found = _last_label_line(text)
     if found is None or text[found.end() :].strip(_DECORATION):
         error = "truncated" if is_cut else ("no_label" if text.strip() else "empty")
         return text.strip(), None, error
@@ -58,3 +56,16 @@ def parse_answer(text: str, finish_reason: str, schema: LabelSchema) -> tuple[st
     if label is None:
         return rationale, None, "label_outside_schema"
     return (rationale, label, None) if rationale else (rationale, None, "empty")
+
+
+def label_start(text: str) -> int | None:
+    """Where the label of an answer's label line begins, a number of characters; None where it has none."""
+    found = _last_label_line(text)
+    return found.start("label") if found and found["label"] else None
+
+
+def _last_label_line(text: str) -> re.Match[str] | None:
+    found = None
+    for found in _LABEL_LINE.finditer(text):  # noqa: B007 - the last one is wanted
+        pass
+    return found

@@ -62,12 +62,24 @@ def test_only_pairs_that_every_perspective_answered_are_compared():
     assert apart["test"]["together"] == {"num_perspectives": 2, "num_pairs": 0}
 
 
+def test_calibration_is_that_of_the_mean_over_samples():
+    judged = judged_pairs(gold=[0, 1], split=["test", "test"])
+    rows, nan = [(0, "x", 0), (0, "x", 1), (1, "x", 0)], [np.nan, np.nan]
+    summary = summarize_teacher(answers(rows, [[1.0, 0.0], [0.4, 0.6], nan]), judged, NAMES, 100, 0)
+    calibration = summary["test"]["perspectives"]["x"]["calibration"]
+    assert calibration["num_pairs"] == 1
+    assert calibration["calibration_error"] == pytest.approx(0.3)
+    assert calibration["log_loss"] == pytest.approx(-np.log(0.7))
+    assert summarize_teacher(answers(rows), judged, NAMES, 100, 0)["test"]["perspectives"]["x"]["calibration"] is None
+
+
 def judged_pairs(gold: list[int], split: list[str]) -> Judged:
     size = len(gold)
     return Judged(pa.table({"split": split}), np.array(gold), np.arange(size), np.full(size, -1))
 
 
-def answers(rows: list[tuple[int, str, int]]) -> Answers:
+def answers(rows: list[tuple[int, str, int]], probs: list[list[float]] | None = None) -> Answers:
     row, perspective, predicted = zip(*rows, strict=True)
     errors = np.array([None if label >= 0 else "no_label" for label in predicted], object)
-    return Answers(np.array(row), np.array(perspective, object), np.array(predicted), errors)
+    probs_AC = np.array(probs or [[np.nan] * len(NAMES)] * len(rows))
+    return Answers(np.array(row), np.array(perspective, object), np.array(predicted), errors, probs_AC)
