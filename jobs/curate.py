@@ -8,15 +8,18 @@ Whatever does not get in is counted by reason; rejected answers are listed in `r
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
 from raylib import tables
 from raylib.config import JobConfig, main
-from raylib.curation.build import Prompter, Tally, preference_rows, sft_rows
+from raylib.curation.build import Curator, Tally, conflict_rows, reward_rows, sft_rows
+from raylib.curation.faithfulness import read_lexicon
 from raylib.curation.inputs import held_out_queries, read_answered
+from raylib.curation.rewards import Reward
+from raylib.curation.subset import check_classes, choose_rows, kept_rows
 from raylib.errors import InputError
 from raylib.labels import LabelSchema
 from raylib.prompts import UNIFIED, load_perspective
@@ -26,24 +29,40 @@ ROWS_PER_BATCH = 4096
 
 
 class CurateConfig(JobConfig):
-    """Keep what agrees with the gold labels (sft), or pair right with wrong rationales (preferences)."""
+    """Keep what agrees with the gold labels (sft), or pair good with bad rationales (preferences, rewards)."""
+
+    adjustable: ClassVar[tuple[str, ...]] = ("on_empty_class",)
 
     output: str = Field(description="run directory of the sft or preferences table")
     pairs: str = Field(description="run directory of the pairs table (jobs.prepare)")
     rationales: str = Field(description="run directory of the rationales table (jobs.annotate)")
     label_schema: str = Field("marketplace6", description="shipped schema or YAML file")
-    mode: Literal["sft", "preferences"] = Field(description="sft: arXiv 2601.21611 eq. 1-2; preferences: eq. 4")
+    mode: Literal["sft", "preferences", "rewards"] = Field(
+        description="sft: arXiv 2601.21611 eq. 1-2; preferences: its eq. 4; rewards: arXiv 2510.11056 step 3"
+    )
     perspectives: list[str] | None = Field(None, min_length=1, description="perspectives to learn from; null = all")
     prompt: str = Field(UNIFIED, description="perspective under whose prompt the teacher is trained, or a YAML file")
     num_few_shots: int = Field(0, ge=0, description="examples in that prompt; ask the trained teacher with as many")
     allow_same_perspective: bool = Field(
         True, description="preferences: take chosen from the failing perspective where no other is right (counted)"
     )
-    seed: int = Field(0, description="preferences: draws chosen and rejected among the candidates")
+    reward: Reward = Field(Reward(), description="rewards: how answers are ranked")
+    max_unsupported: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="learn from no answer of whose brands and values neither text has a larger share",
+    )
+    balance: Literal["none", "class"] = Field("none", description="class: each class gives as many rows as the rarest")
+    max_rows: int | None = Field(
+        None, ge=1, description="rows, drawn by hash, e.g. as many as another table; null = all"
+    )
+    on_empty_class: Literal["fail", "count"] = Field("fail", description="sft: when a gold class gives no row at all")
+    seed: int = Field(0, description="draws chosen and rejected among the candidates, and rows of a subset")
 
 
 def run(config: CurateConfig) -> dict[str, Any]:
-    """Curate; returns the metrics. sft: a row in is an answer; preferences: a pair under one perspective."""
+    """Curate; returns the metrics. A row in is an answer (sft), a pair under one perspective (preferences), a pair."""
     run = Run(config.output, "curate", config)
     if run.is_done:
         return run.metrics()
@@ -55,29 +74,45 @@ def run(config: CurateConfig) -> dict[str, Any]:
     run.write_provenance(
         inputs={"pairs": config.pairs, "rationales": config.rationales}, prompt_hashes={prompt.name: prompt.hash}
     )
-    held_out = held_out_queries(config.pairs)
-    answered = read_answered(config.pairs, config.rationales, config.perspectives)
-    prompter = Prompter(prompt, schema, config.num_few_shots)
+    curator = Curator(
+        unified=prompt,
+        schema=schema,
+        num_few_shots=config.num_few_shots,
+        held_out=held_out_queries(config.pairs),
+        lexicon=read_lexicon(config.pairs, schema.names),
+        max_unsupported=config.max_unsupported,
+        seed=config.seed,
+    )
+
+    def rows(tally: Tally) -> Iterator[dict[str, Any]]:
+        answered = read_answered(config.pairs, config.rationales, config.perspectives)
+        if config.mode == "sft":
+            return sft_rows(answered, curator, tally)
+        if config.mode == "preferences":
+            return conflict_rows(answered, curator, tally, config.allow_same_perspective)
+        return reward_rows(answered, curator, tally, config.reward)
+
     tally = Tally()
-    if config.mode == "sft":
-        table, rows = tables.SFT, sft_rows(answered, prompter, held_out, tally)
-    else:
-        table = tables.PREFERENCES
-        rows = preference_rows(answered, prompter, held_out, tally, config.seed, config.allow_same_perspective)
+    is_kept_N = None
+    if config.balance == "class" or config.max_rows:
+        is_kept_N = choose_rows(rows(Tally()), config.max_rows, config.balance == "class", config.seed)
+    table = tables.SFT if config.mode == "sft" else tables.PREFERENCES
     rejected: Counter[str] = Counter()
-    run.write_table("part-00000", table, _batches(run, rows, table, tally, rejected))
-    if not tally.rows_out:
-        raise InputError(
-            f"{config.rationales}: nothing left to train on; {tally.rows_in} rows in, rejected {dict(rejected)}, "
-            f"skipped {dict(tally.skipped)}"
-        )
+    kept = kept_rows(rows(tally), is_kept_N, tally.skipped)
+    rows_out = run.write_table("part-00000", table, _batches(run, kept, table, tally, rejected))
+    counts = f"{tally.rows_in} rows in, rejected {dict(rejected)}, skipped {dict(tally.skipped)}"
+    if not rows_out:
+        raise InputError(f"{config.rationales}: nothing left to train on; {counts}")
+    if config.mode == "sft" and config.on_empty_class == "fail":
+        check_classes(tally.seen["class"], tally.kept["class"])
     return run.finish(
         rows_in=tally.rows_in,
-        rows_out=tally.rows_out,
+        rows_out=rows_out,
         rejected=dict(rejected),
         skipped=dict(tally.skipped),
         **tally.facts,
         yields=tally.yields(),
+        faithfulness=tally.faithfulness(),
     )
 
 

@@ -73,6 +73,7 @@ SFT = pa.schema(
         pa.field("perspective", pa.string(), nullable=False),
         pa.field("prompt", MESSAGES, nullable=False),
         pa.field("completion", pa.string(), nullable=False),
+        pa.field("unsupported", pa.float32()),  # share of the brands and values it names that the pair does not hold
     ]
 )
 PREFERENCES = pa.schema(
@@ -83,6 +84,10 @@ PREFERENCES = pa.schema(
         pa.field("rejected", pa.string(), nullable=False),
         pa.field("chosen_perspective", pa.string(), nullable=False),
         pa.field("rejected_perspective", pa.string(), nullable=False),
+        pa.field("chosen_unsupported", pa.float32()),  # as in sft
+        pa.field("rejected_unsupported", pa.float32()),
+        pa.field("chosen_reward", pa.float32()),  # in [0, 1]; null where conflicts were mined
+        pa.field("rejected_reward", pa.float32()),
     ]
 )
 EMBEDDINGS = pa.schema(

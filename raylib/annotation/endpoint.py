@@ -154,7 +154,7 @@ def _choices(choice: "Choice") -> list[TokenChoice]:
     """The last tokens of an answer with the likeliest ones at their place; none where the endpoint does not tell."""
     tokens = (choice.logprobs and choice.logprobs.content) or []
     return [
-        TokenChoice(token.token, [(one.token, one.logprob) for one in (token, *token.top_logprobs)])
+        TokenChoice(token.token, [(one.token, one.logprob) for one in token.top_logprobs])
         for token in tokens[-LABEL_TOKENS:]
     ]
 

@@ -12,36 +12,53 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one pair under one perspective: a preference, or the reason why there is none."""
+    """What became of one pair under one perspective: a preference, or the reason why there is none.
+
+    `chosen` and `rejected` are places among the answers.
+    """
 
     perspective: str
     reason: str | None = None
-    chosen: Row | None = None
-    rejected: Row | None = None
+    chosen: int | None = None
+    rejected: int | None = None
 
 
-def mine_conflicts(answers: Sequence[Row], gold: str, seed: int, allow_same_perspective: bool) -> list[Outcome]:
+def mine_conflicts(
+    answers: Sequence[Row], gold: str, seed: int, allow_same_perspective: bool, may_be_chosen: Sequence[bool]
+) -> list[Outcome]:
     """One outcome for each perspective that occurs among the answers of one pair, by name.
 
     A perspective fails when its prediction is wrong; its prediction is the label that most of its samples give, and on
     a tie the one that was given first. (Eq. 4 speaks of a single prediction; the vote is its steadiest estimate from
     samples.) Each failing perspective gives one preference, so a pair that two perspectives get wrong gives two, with
     two different mistakes; the paper does not give the number. Rejected is an answer with the wrongly predicted label.
-    Chosen is a right answer of another perspective; perspective, then answer, are drawn by the seed, so that no
-    perspective is favoured by its name.
+    Chosen is a right answer of another perspective among those that `may_be_chosen`; perspective, then answer, are
+    drawn by the seed, so that no perspective is favoured by its name.
 
     Reasons: `no_answer` (no sample was parsed), `no_conflict` (this perspective is right), `no_right_rationale`
-    (nothing right in any try of any perspective), `only_same_perspective` (right answers in the failing perspective
-    alone; with `allow_same_perspective` one of those is chosen instead).
+    (nothing right in any try of any perspective), `unsupported` (right ones, but none that may be chosen),
+    `only_same_perspective` (right answers in the failing perspective alone; with `allow_same_perspective` one of those
+    is chosen instead).
     """
-    by_perspective: dict[str, list[Row]] = {}
-    for answer in answers:
-        by_perspective.setdefault(answer["perspective"], []).append(answer)
-    right = {name: [row for row in rows if row["label"] == gold] for name, rows in by_perspective.items()}
-    return [
-        _outcome(name, by_perspective[name], right, gold, seed, allow_same_perspective)
-        for name in sorted(by_perspective)
-    ]
+    places: dict[str, list[int]] = {}
+    for place, answer in enumerate(answers):
+        places.setdefault(answer["perspective"], []).append(place)
+    right = {name: [place for place in own if answers[place]["label"] == gold] for name, own in places.items()}
+    usable = {name: [place for place in own if may_be_chosen[place]] for name, own in right.items()}
+    outcomes = []
+    for name in sorted(places):
+        prediction = predicted_label([answers[place] for place in places[name]])
+        others = [other for other in sorted(usable) if other != name and usable[other]]
+        reason = _why_not(prediction, gold, right, usable, bool(others) or allow_same_perspective)
+        if reason:
+            outcomes.append(Outcome(name, reason))
+            continue
+        wrong = [place for place in places[name] if answers[place]["label"] == prediction]
+        key = [answers[0]["pair_id"], name, seed]
+        source = draw(others, [*key, "perspective"]) if others else name
+        chosen, rejected = draw(usable[source], [*key, "chosen"]), draw(wrong, [*key, "rejected"])
+        outcomes.append(Outcome(name, None, chosen, rejected))
+    return outcomes
 
 
 def predicted_label(answers: Sequence[Row]) -> str | None:
@@ -51,33 +68,21 @@ def predicted_label(answers: Sequence[Row]) -> str | None:
     return max(votes, key=lambda label: votes[label]) if votes else None
 
 
-def _outcome(
-    perspective: str,
-    answers: list[Row],
-    right: dict[str, list[Row]],
-    gold: str,
-    seed: int,
-    allow_same_perspective: bool,
-) -> Outcome:
-    prediction = predicted_label(answers)
+def _why_not(
+    prediction: str | None, gold: str, right: dict[str, list[int]], usable: dict[str, list[int]], may_use: bool
+) -> str | None:
     if prediction is None:
-        return Outcome(perspective, "no_answer")
+        return "no_answer"
     if prediction == gold:
-        return Outcome(perspective, "no_conflict")
+        return "no_conflict"
     if not any(right.values()):
-        return Outcome(perspective, "no_right_rationale")
-    others = [name for name in sorted(right) if name != perspective and right[name]]
-    if not others and not allow_same_perspective:
-        return Outcome(perspective, "only_same_perspective")
-    wrong = [row for row in answers if row["label"] == prediction]
-    key = [answers[0]["pair_id"], perspective, seed]
-    source = _draw(others, [*key, "perspective"]) if others else perspective
-    return Outcome(
-        perspective, chosen=_draw(right[source], [*key, "chosen"]), rejected=_draw(wrong, [*key, "rejected"])
-    )
+        return "no_right_rationale"
+    if not any(usable.values()):
+        return "unsupported"
+    return None if may_use else "only_same_perspective"
 
 
-def _draw(options: Sequence[Any], key: list[Any]) -> Any:
+def draw(options: Sequence[Any], key: list[Any]) -> Any:
     """One of the options, the same for the same key wherever and in whatever order it is asked."""
     digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).digest()
     return options[int.from_bytes(digest) % len(options)]

@@ -14,6 +14,7 @@ SMALLER = {
     "market": {"num_rows": 900, "num_queries": 24},
     "prepare": {"num_buckets": 2},
     "annotate": {"max_pairs": 24, "engine": {"dtype": "float32", "num_cpus": 2, "enforce_eager": True}},
+    "curate": {"on_empty_class": "count"},
     "distill": {"num_epochs": 1, "max_length": 48},
     "serve": {"parity_rows": 20, "port": 18432},
 }

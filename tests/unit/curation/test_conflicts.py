@@ -22,16 +22,18 @@ def answers(**labels: str) -> list[dict[str, Any]]:
     ]
 
 
-def outcomes(rows: list[dict[str, Any]], allow_same: bool = True, seed: int = 0) -> dict[str, str]:
+def outcomes(
+    rows: list[dict[str, Any]], allow_same: bool = True, seed: int = 0, may_be_chosen: list[bool] | None = None
+) -> dict[str, str]:
     """Perspective -> reason, or `chosen>rejected` by their rationales."""
     found = {}
-    for outcome in mine_conflicts(rows, "G", seed, allow_same):
+    for outcome in mine_conflicts(rows, "G", seed, allow_same, may_be_chosen or [True] * len(rows)):
         if outcome.reason:
             found[outcome.perspective] = outcome.reason
         else:
             assert outcome.chosen is not None
             assert outcome.rejected is not None
-            found[outcome.perspective] = f"{outcome.chosen['rationale']}>{outcome.rejected['rationale']}"
+            found[outcome.perspective] = f"{rows[outcome.chosen]['rationale']}>{rows[outcome.rejected]['rationale']}"
     return found
 
 
@@ -81,3 +83,12 @@ def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
     sources = {outcomes(rows, seed=seed)["a"].split(">")[0] for seed in range(40)}
     assert {source[0] for source in sources} == {"b", "c"}
     assert len(sources) > 5
+
+
+def test_an_answer_that_may_not_be_chosen_can_be_rejected_only() -> None:
+    rows = answers(a="GWW", b="G")
+    assert outcomes(rows, may_be_chosen=[True, True, True, False]) == {"a": "a0>a1", "b": "no_conflict"} or outcomes(
+        rows, may_be_chosen=[True, True, True, False]
+    ) == {"a": "a0>a2", "b": "no_conflict"}
+    assert outcomes(rows, may_be_chosen=[False] * 4) == {"a": "unsupported", "b": "no_conflict"}
+    assert outcomes(rows, False, may_be_chosen=[True, True, True, False])["a"] == "only_same_perspective"

@@ -56,7 +56,7 @@ def curate(tmp_path: Path, mode: str, pairs: Any = PAIRS, rows: Any = ANSWERS, *
 
 
 def test_sft_counts_every_answer(tmp_path: Path) -> None:
-    metrics = curate(tmp_path, "sft")
+    metrics = curate(tmp_path, "sft", on_empty_class="count")
     assert (metrics["rows_in"], metrics["rows_out"]) == (18, 2)
     assert metrics["rejected"] == {"wrong_label": 9, "no_label": 1}
     assert metrics["skipped"] == {"no_gold": 3, "not_train": 3}
@@ -99,3 +99,61 @@ def test_a_training_query_that_is_also_held_out_ends_the_job(tmp_path: Path) -> 
 def test_answers_of_another_pairs_table_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="1 of 4 pairs are not in"):
         curate(tmp_path, "sft", pairs=PAIRS[1:])
+
+
+def test_a_class_that_gives_no_row_ends_the_job(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no row to learn from for class Irrelevant \(6 rows in\).*on_empty_class"):
+        curate(tmp_path, "sft")
+    assert curate(tmp_path, "sft", on_empty_class="count")["rows_out"] == 2
+
+
+def test_as_many_rows_as_another_table_has(tmp_path: Path) -> None:
+    metrics = curate(tmp_path, "sft", max_rows=1, on_empty_class="count")
+    assert (metrics["rows_in"], metrics["rows_out"], metrics["skipped"]["not_drawn"]) == (18, 1, 1)
+
+
+KETTLES = [
+    {**pair("k1", EXACT, query="norvik kettle red"), "brand": "Norvik", "attributes": "color=red; capacity=1.5 l"},
+    {**pair("k2", EXACT, query="kettle"), "brand": "Dorly", "attributes": "color=blue"},
+    {**pair("k3", IRRELEVANT, query="kettle 2"), "brand": "Dorly", "attributes": "color=blue"},
+]
+
+
+def said(pair_id: str, perspective: str, *texts: tuple[str, str | None]) -> list[dict[str, Any]]:
+    rows = answers(pair_id, perspective, *(label for _, label in texts))
+    return [{**row, "rationale": text} for row, (text, _) in zip(rows, texts, strict=True)]
+
+
+SAID = [
+    *said(
+        "k1", "user_intent", ("a red Norvik, as asked", EXACT), ("a blue Dorly", EXACT), ("a red Norvik", IRRELEVANT)
+    ),
+    *said("k1", "business_rule", ("brand Dorly", IRRELEVANT), ("colour red", IRRELEVANT), ("no", None)),
+    *said("k2", "user_intent", ("a red one", EXACT), ("a red one again", EXACT)),
+    *said("k3", "user_intent", ("not asked for", IRRELEVANT)),
+]
+
+
+def test_answers_that_name_what_the_pair_does_not_hold_are_counted_and_can_be_left_out(tmp_path: Path) -> None:
+    metrics = curate(tmp_path / "all", "sft", KETTLES, SAID)
+    assert metrics["faithfulness"]["user_intent"] == {
+        "num_answers": 6,
+        "num_mentions": 8,
+        "num_unsupported": 4,
+        "num_unfaithful_answers": 3,
+        "unsupported": 0.5,
+    }
+    rows = tables.read_table(f"{tmp_path}/all/out", tables.SFT).to_pylist()
+    assert [row["unsupported"] for row in rows] == [0.0, 1.0, 1.0, 1.0, 0.0]
+    metrics = curate(tmp_path / "kept", "sft", KETTLES, SAID, max_unsupported=0.0)
+    assert metrics["rejected"]["unsupported"] == 3
+    assert tables.read_table(f"{tmp_path}/kept/out", tables.SFT).column("unsupported").to_pylist() == [0.0, 0.0]
+
+
+def test_rewards_choose_the_faithful_right_answer(tmp_path: Path) -> None:
+    metrics = curate(tmp_path, "rewards", KETTLES, SAID)
+    assert (metrics["rows_in"], metrics["rows_out"], metrics["rejected"]) == (3, 1, {"no_margin": 2})
+    (row,) = tables.read_table(f"{tmp_path}/out", tables.PREFERENCES).to_pylist()
+    assert row["chosen"] == "a red Norvik, as asked\nLabel: Exact"
+    assert row["chosen_unsupported"] == 0.0
+    assert row["chosen_reward"] - row["rejected_reward"] >= 0.25
