@@ -59,11 +59,11 @@ def requests(words: argparse.Namespace) -> list[dict[str, Any]]:
 
 def engine_settings(words: argparse.Namespace) -> dict[str, Any]:
     from jobs.annotate import AnnotateConfig
-    from raylib.annotation.engine import EngineSettings, engine_arguments
+    from raylib.annotation.engine import engine_arguments
     from raylib.models import resolve_model
 
-    engine = AnnotateConfig.from_mapping(settings(words), "benchmark").engine.model_dump(exclude={"num_engines"})
-    return engine_arguments(EngineSettings(model=resolve_model(words.model), adapter=None, **engine))
+    engine = AnnotateConfig.from_mapping(settings(words), "benchmark").engine
+    return engine_arguments(engine.resolve(resolve_model(words.model), None))
 
 
 def run_bare(words: argparse.Namespace) -> dict[str, Any]:

@@ -44,7 +44,6 @@ class AnnotateConfig(JobConfig):
     temperature: float = Field(0.7, ge=0, description="0 = greedy (arXiv 2601.21611, section 4: 0.7)")
     top_p: float = Field(0.99, gt=0, le=1, description="nucleus (arXiv 2601.21611, section 4: 0.99)")
     top_k: int = Field(50, ge=0, description="likeliest tokens to draw from, 0 = all (section 4: 50)")
-    label_probs: bool = Field(False, description="also the classes' probabilities, from the label's log-probabilities")
     max_tokens: int = Field(256, ge=1, description="tokens of an answer at most")
     seed: int = Field(0, description="with pair, perspective and sample it gives each answer's own seed")
     pairs_per_unit: int = Field(128, ge=1, description="pairs a file: what a lost engine has to do again")
@@ -85,7 +84,7 @@ def run(config: AnnotateConfig) -> dict[str, Any]:
     for file in tables.list_parquet(config.pairs):
         tables.check_columns(tables.open_parquet(file).schema_arrow, tables.PAIRS, file)
     plan = plan_units(config.pairs, config.splits, config.max_pairs, config.pairs_per_unit)
-    classes = schema.names if config.label_probs else ()
+    classes = schema.names if (config.endpoint or config.engine).label_probs else ()
     sampling = Sampling(config.temperature, config.top_p, config.top_k, config.max_tokens, config.seed, classes)
     facts = annotation_facts(
         model, adapter, schema, perspectives, config.num_few_shots, vars(sampling), config.engine.dtype

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raylib import tables
 from raylib.config import JobConfig, main
@@ -19,7 +19,7 @@ from raylib.curation.build import Curator, Tally, conflict_rows, reward_rows, sf
 from raylib.curation.faithfulness import read_lexicon
 from raylib.curation.inputs import held_out_queries, read_answered
 from raylib.curation.rewards import Reward
-from raylib.curation.subset import check_classes, choose_rows, kept_rows
+from raylib.curation.subset import check_classes, choose_rows, kept_rows, rows_of
 from raylib.errors import InputError
 from raylib.labels import LabelSchema
 from raylib.prompts import UNIFIED, load_perspective
@@ -54,11 +54,16 @@ class CurateConfig(JobConfig):
         description="learn from no answer of whose brands and values neither text has a larger share",
     )
     balance: Literal["none", "class"] = Field("none", description="class: each class gives as many rows as the rarest")
-    max_rows: int | None = Field(
-        None, ge=1, description="rows, drawn by hash, e.g. as many as another table; null = all"
-    )
+    max_rows: int | None = Field(None, ge=1, description="rows, drawn by hash; null = all")
+    size_of: str | None = Field(None, description="run directory of another curation: draw as many rows as it has")
     on_empty_class: Literal["fail", "count"] = Field("fail", description="sft: when a gold class gives no row at all")
     seed: int = Field(0, description="draws chosen and rejected among the candidates, and rows of a subset")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "CurateConfig":
+        if self.max_rows and self.size_of:
+            raise ValueError("give max_rows or size_of, not both")
+        return self
 
 
 def run(config: CurateConfig) -> dict[str, Any]:
@@ -94,8 +99,9 @@ def run(config: CurateConfig) -> dict[str, Any]:
 
     tally = Tally()
     is_kept_N = None
-    if config.balance == "class" or config.max_rows:
-        is_kept_N = choose_rows(rows(Tally()), config.max_rows, config.balance == "class", config.seed)
+    max_rows = rows_of(config.size_of) if config.size_of else config.max_rows
+    if config.balance == "class" or max_rows:
+        is_kept_N = choose_rows(rows(Tally()), max_rows, config.balance == "class", config.seed)
     table = tables.SFT if config.mode == "sft" else tables.PREFERENCES
     rejected: Counter[str] = Counter()
     kept = kept_rows(rows(tally), is_kept_N, tally.skipped)

@@ -7,7 +7,7 @@ Hugging Face model directory with bfloat16 weights.
 """
 
 import itertools
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,8 @@ TOKENIZER_ROWS = 100_000  # enough to rank the merges; more only costs time
 class DaptConfig(JobConfig):
     """Continued pre-training (arXiv 2510.11056, step 1); its settings are unpublished, the defaults are ours."""
 
+    adjustable: ClassVar[tuple[str, ...]] = ("workers", "trackers")
+
     output: str = Field(description="run directory to write")
     corpus: str = Field(description="run directory of the table to train on: traces, texts or pairs")
     model: str | None = Field(None, description="base model: directory, Hugging Face id or `embedded`")
@@ -39,6 +41,9 @@ class DaptConfig(JobConfig):
     warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of the steps with rising learning rate")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
     seed: int = Field(0, ge=0, description="seed of initialisation and of the order of documents")
+    trackers: list[Literal["tensorboard", "mlflow"]] = Field(
+        ["tensorboard"], description="where losses stream to; OUTPUT/tensorboard, and MLFLOW_TRACKING_URI's server"
+    )
     workers: Workers = Field(Workers(), description="how training is spread over the cluster")
 
     @model_validator(mode="after")
@@ -71,6 +76,8 @@ def run(config: DaptConfig) -> dict[str, Any]:
             row for file in files for batch in tables.open_parquet(file).iter_batches() for row in batch.to_pylist()
         )
 
+    facts = {"base_fingerprint": model and model_fingerprint(model)}
+    run.refuse_changed(facts, {"corpus": config.corpus})
     storage = run.path("training")
     if config.scratch:
         texts = row_texts(kind, itertools.islice(rows(), TOKENIZER_ROWS))
@@ -85,9 +92,7 @@ def run(config: DaptConfig) -> dict[str, Any]:
         documents = text_documents(tokenizer, row_texts(kind, rows()), config.max_length, rejected)
     counts = write_examples(storage / "examples.parquet", LANGUAGE, documents)
     reasons = run.write_rejected("dapt", rejected)
-    run.write_provenance(
-        {"corpus": config.corpus}, kind=kind, base=model, base_fingerprint=model and model_fingerprint(model)
-    )
+    run.write_provenance({"corpus": config.corpus}, kind=kind, base=model, **facts)
     settings = {
         **config.model_dump(exclude={"output", "corpus", "workers"}),
         "model": model,
@@ -95,8 +100,8 @@ def run(config: DaptConfig) -> dict[str, Any]:
         "examples": str(storage / "examples.parquet"),
         "output": str(run.path("model")),
     }
-    facts = launch(dapt_loop, settings, config.workers, storage, counts)
-    return run.finish(rows_in, rows_in - len(rejected), reasons, {}, **facts)
+    measured = launch(dapt_loop, settings, config.workers, storage, counts)
+    return run.finish(rows_in, rows_in - len(rejected), reasons, {}, **measured)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ same base model. The reference policy is the SFT adapter.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,12 +17,14 @@ from raylib.errors import InputError
 from raylib.models import model_fingerprint, resolve_model
 from raylib.ray_deepspeed import Workers
 from raylib.runs import Run, require_done
-from raylib.teacher.adapters import check_adapter, write_base
+from raylib.teacher.adapters import check_adapter, lora_of, write_base
 from raylib.teacher.datasets import PREFERENCE, Rejected, encode_rows, write_examples
 
 
 class DpoConfig(JobConfig):
     """Direct preference optimisation; defaults as published in arXiv 2601.21611, section 4."""
+
+    adjustable: ClassVar[tuple[str, ...]] = ("workers", "trackers")
 
     output: str = Field(description="run directory to write")
     preferences: str = Field(
@@ -32,11 +34,17 @@ class DpoConfig(JobConfig):
     adapter: str = Field(description="run directory of jobs.sft; its adapter is both start and reference")
     beta: float = Field(0.1, gt=0, description="strength of the pull to the reference; unpublished, 0.1 is usual")
     max_length: int = Field(3072, ge=16, description="tokens of prompt and longer answer; longer rows are rejected")
+    precompute_reference: bool = Field(
+        False, description="compute the reference's log-probabilities once, ahead; saves a forward pass a step"
+    )
     num_epochs: float = Field(3.0, gt=0, description="passes over the table")
     global_batch: int = Field(64, ge=1, description="pairs of one optimizer step, over all workers")
     learning_rate: float = Field(5e-6, gt=0, description="peak of the cosine schedule")
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps with rising learning rate")
     seed: int = Field(0, ge=0, description="seed of the order of pairs")
+    trackers: list[Literal["tensorboard", "mlflow"]] = Field(
+        ["tensorboard"], description="where losses stream to; OUTPUT/tensorboard, and MLFLOW_TRACKING_URI's server"
+    )
     workers: Workers = Field(Workers(), description="how training is spread over the cluster")
 
     @model_validator(mode="after")
@@ -64,6 +72,8 @@ def run(config: DpoConfig) -> dict[str, Any]:
     from raylib.teacher.training import dpo_loop
 
     tokenizer = load_tokenizer(model)
+    facts = {"base_fingerprint": model_fingerprint(model), "adapter_fingerprint": model_fingerprint(str(adapter))}
+    run.refuse_changed(facts, {"preferences": config.preferences})
     storage = run.path("training")
     rejected: list[Rejected] = []
     examples = encode_rows(
@@ -78,18 +88,20 @@ def run(config: DpoConfig) -> dict[str, Any]:
     run.write_provenance(
         {"preferences": config.preferences, "adapter": str(adapter)},
         base=model,
-        base_fingerprint=model_fingerprint(model),
+        **facts,
     )
     settings = {
         **config.model_dump(exclude={"output", "preferences", "workers"}),
         "model": model,
         "adapter": str(adapter),
+        "lora": lora_of(adapter),
+        "num_adapters": 2,  # the policy and its frozen copy
         "examples": str(storage / "examples.parquet"),
         "output": str(run.path("adapter")),
     }
-    facts = launch(dpo_loop, settings, config.workers, storage, counts)
+    measured = launch(dpo_loop, settings, config.workers, storage, counts)
     write_base(run.path("adapter"), model)
-    return run.finish(len(rows), counts["num_examples"], reasons, {}, **facts)
+    return run.finish(len(rows), counts["num_examples"], reasons, {}, **measured)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Reads the `sft` table of jobs.curate; writes `adapter/`, which vLLM loads on the same base model.
 """
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,8 @@ from raylib.teacher.datasets import LANGUAGE, Rejected, encode_rows, write_examp
 class SftConfig(JobConfig):
     """Supervised fine-tuning; defaults as published in arXiv 2601.21611, section 4."""
 
+    adjustable: ClassVar[tuple[str, ...]] = ("workers", "trackers")
+
     output: str = Field(description="run directory to write")
     sft: str = Field(description="table of training conversations: the run directory of jobs.curate, or its sub folder")
     model: str = Field(description="base model: directory, Hugging Face id or `embedded`")
@@ -30,8 +32,16 @@ class SftConfig(JobConfig):
     global_batch: int = Field(32, ge=1, description="rows of one optimizer step, over all workers")
     learning_rate: float = Field(5e-5, gt=0, description="peak of the cosine schedule")
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps with rising learning rate")
+    order: Literal["random", "short_to_long", "similar_length"] = Field(
+        "random",
+        description="of rows; short_to_long: a curriculum by the answer's tokens (ProgressiveCoT, after arXiv "
+        "2503.09223); similar_length: rows of one batch are about as long, so that less is padded",
+    )
     seed: int = Field(0, ge=0, description="seed of the adapter's initialisation and of the order of rows")
     lora: Lora = Field(Lora(), description="the adapter")
+    trackers: list[Literal["tensorboard", "mlflow"]] = Field(
+        ["tensorboard"], description="where losses stream to; OUTPUT/tensorboard, and MLFLOW_TRACKING_URI's server"
+    )
     workers: Workers = Field(Workers(), description="how training is spread over the cluster")
 
     @model_validator(mode="after")
@@ -51,28 +61,32 @@ def run(config: SftConfig) -> dict[str, Any]:
     if not rows:
         raise InputError(f"{config.sft}: the table is empty; there is nothing to train on (see the run's rejected/)")
 
-    from raylib.teacher.encoding import load_tokenizer, sft_example
+    from raylib.teacher.encoding import load_tokenizer, num_answer_tokens, sft_example
     from raylib.teacher.launch import launch
     from raylib.teacher.training import sft_loop
 
     tokenizer = load_tokenizer(model)
+    facts = {"base_fingerprint": model_fingerprint(model)}
+    run.refuse_changed(facts, {"sft": config.sft})
     storage = run.path("training")
     rejected: list[Rejected] = []
     examples = encode_rows(
         rows, lambda row: sft_example(tokenizer, row["prompt"], row["completion"]), config.max_length, "sft", rejected
     )
+    if config.order == "short_to_long":
+        examples = iter(sorted(examples, key=num_answer_tokens))
     counts = write_examples(storage / "examples.parquet", LANGUAGE, examples)
     reasons = run.write_rejected("sft", rejected)
-    run.write_provenance({"sft": config.sft}, base=model, base_fingerprint=model_fingerprint(model))
+    run.write_provenance({"sft": config.sft}, base=model, **facts)
     settings = {
         **config.model_dump(exclude={"output", "sft", "workers"}),
         "model": model,
         "examples": str(storage / "examples.parquet"),
         "output": str(run.path("adapter")),
     }
-    facts = launch(sft_loop, settings, config.workers, storage, counts)
+    measured = launch(sft_loop, settings, config.workers, storage, counts)
     write_base(run.path("adapter"), model)
-    return run.finish(len(rows), counts["num_examples"], reasons, {}, **facts)
+    return run.finish(len(rows), counts["num_examples"], reasons, {}, **measured)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,10 @@ class StalledError(TricotError):
     """Nothing moved for too long; the text says what each engine was doing and where its state was written."""
 
 
+class TrainingError(TricotError):
+    """Training went wrong; the text names the step, what was seen and the last good checkpoint."""
+
+
 class RowCountError(TricotError):
     """rows in != rows out + rejected + skipped: a bug that would otherwise lose rows silently."""
 

@@ -1,4 +1,4 @@
-"""Peak memory of this process and everything it started, Ray's processes included."""
+"""Memory: what this process and all it started took at most, and what training a model will take."""
 
 import threading
 from types import TracebackType
@@ -7,6 +7,7 @@ from typing import Self
 import psutil
 
 SAMPLE_EVERY_S = 1.0
+NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class PeakMemory:
@@ -46,3 +47,20 @@ def tree_memory_bytes() -> int:
         except psutil.Error:  # ended meanwhile
             continue
     return total
+
+
+def state_bytes(
+    num_parameters: int, num_trained: int, number_bytes: int, num_workers: int, zero_stage: int
+) -> dict[str, float]:
+    """Bytes of one process by what they hold, activations aside (arXiv 1910.02054, sections 3 and 5).
+
+    Optimizer: Adam's two float32 moments, and where weights are in 16 bits float32 masters and gradients, which
+    DeepSpeed keeps for the step (its own `estimate_zero2_model_states_mem_needs` counts them too). ZeRO stage 1 shards
+    it over the processes, 2 the gradients too, 3 the weights too, frozen ones included.
+    """
+    shards = {stage: num_workers if zero_stage >= stage else 1 for stage in (1, 2, 3)}
+    return {
+        "weights": num_parameters * number_bytes / shards[3],
+        "gradients": num_trained * number_bytes / shards[2],
+        "optimizer": num_trained * (8 + (8 if number_bytes == 2 else 0)) / shards[1],
+    }

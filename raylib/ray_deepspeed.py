@@ -4,6 +4,7 @@ Two users: the teacher's Hugging Face trainers, which take a DeepSpeed config, a
 which takes an engine from `initialize`.
 """
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -20,6 +21,7 @@ Precision = Literal["float32", "bfloat16"]
 # Elements in one communication bucket: DeepSpeed's default of 5e8 reserves gigabytes before the first step.
 CPU_BUCKET, GPU_BUCKET = 1_000_000, 50_000_000
 GRADIENT_CLIPPING = 1.0  # norm of all gradients together
+UNIVERSAL = {"checkpoint": {"load_universal": True}}
 
 
 class Workers(Section):
@@ -72,14 +74,16 @@ def zero_config(workers: Workers) -> dict[str, Any]:
     }
 
 
-def config_for_trainer(workers: Workers, global_batch: int) -> dict[str, Any]:
+def config_for_trainer(workers: Workers, global_batch: int, is_universal: bool = False) -> dict[str, Any]:
     """DeepSpeed config for `TrainingArguments(deepspeed=...)` with the same batch sizes and GRADIENT_CLIPPING.
 
     Nothing is left "auto": with ZeRO-3 DeepSpeed reads the config before the trainer could fill it in. It reads it
     before it knows the number of workers too, so the batch over all of them is left for it to multiply.
+    `is_universal`: the checkpoint to resume from is one of `make_universal`.
     """
     return {
         **zero_config(workers),
+        **(UNIVERSAL if is_universal else {}),
         "train_micro_batch_size_per_gpu": workers.micro_batch,
         "gradient_accumulation_steps": workers.accumulation(global_batch),
         "gradient_clipping": GRADIENT_CLIPPING,
@@ -135,6 +139,32 @@ def gathered(parameters: list[Any], workers: Workers) -> contextlib.AbstractCont
 
     context: contextlib.AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameters)
     return context
+
+
+def make_universal(checkpoint: Path) -> None:
+    """Add to a DeepSpeed checkpoint its universal form, which any number of workers can load; call on one rank.
+
+    The ordinary form holds a shard a rank and fits the same number of ranks only. To load it, the engine's
+    configuration needs `UNIVERSAL`.
+    """
+    from deepspeed.checkpoint import ds_to_universal
+
+    tag = (checkpoint / "latest").read_text().strip()
+    latest = checkpoint / "latest_universal"
+    if latest.exists():
+        return
+    ds_to_universal.main(
+        argparse.Namespace(
+            input_folder=str(checkpoint / tag),
+            output_folder=str(checkpoint / f"{tag}_universal"),
+            num_extract_workers=1,
+            num_merge_workers=1,
+            keep_temp_folder=False,
+            strict=True,
+            inject_missing_state=True,  # only Megatron's checkpoints carry what it asks for
+        )
+    )
+    latest.write_text(f"{tag}_universal")
 
 
 def save_checkpoint(engine: Any, state: dict[str, Any], metrics: dict[str, Any], folder: Path) -> None:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -106,6 +107,30 @@ class Run:
         if handle:
             Path(handle.name).unlink(missing_ok=True)
             handle.close()
+
+    def refuse_changed(self, facts: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+        """Raise RunConflictError when an unfinished run was begun with other values of these facts, or other inputs.
+
+        The settings may be the same and what they name not: a model or a table at the same path, say.
+        """
+        if not tables.exists(f"{self.uri}/provenance.json"):
+            return
+        earlier = json.loads(self.read_text("provenance.json"))
+        changes = [
+            f"{name}: {earlier.get(name)!r} there, {value!r} now"
+            for name, value in json.loads(json.dumps(dict(facts))).items()  # as it was stored: tuples are lists
+            if earlier.get(name) != value
+        ]
+        changes += [
+            f"{name} ({uri}) itself"
+            for name, uri in inputs.items()
+            if earlier["inputs"][name]["fingerprint"] != fingerprint(uri)
+        ]
+        if changes:
+            raise RunConflictError(
+                f"{self.uri}: begun earlier, and since then something has changed that shapes the result "
+                f"({'; '.join(changes)}); choose another output directory"
+            )
 
     def write_provenance(self, inputs: dict[str, str] | None = None, **facts: Any) -> None:
         """Write versions, commit, input fingerprints and the stage's own facts (model and prompt hashes)."""

@@ -7,12 +7,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from raylib.errors import InputError, RunConflictError
+from raylib.errors import InputError
 from raylib.labels import LabelSchema
 from raylib.models import WEIGHTS, model_fingerprint
 from raylib.prompts import Perspective
 from raylib.runs import Run
-from raylib.runs import fingerprint as table_fingerprint
 
 
 def check_model(name_or_path: str, max_model_len: int | None = None) -> None:
@@ -42,24 +41,10 @@ def check_adapter(path: str) -> None:
 def refuse_mixture(run: Run, facts: dict[str, Any], pairs: str) -> None:
     """Raise RunConflictError when an unfinished run was begun with another model, prompt, sampling or pairs table.
 
-    The settings may be the same and the files behind them not; unit files of both would stand side by side.
+    Unit files of both would stand side by side. The model's path may change, its content may not.
     """
-    try:
-        earlier = json.loads(run.read_text("provenance.json"))
-    except FileNotFoundError:
-        return
-    changes = [
-        f"{name}: {earlier.get(name)!r} there, {value!r} now"
-        for name, value in facts.items()
-        if name not in ("model", "fingerprint") and earlier.get(name) != value
-    ]
-    if earlier["inputs"]["pairs"]["fingerprint"] != table_fingerprint(pairs):
-        changes.append(f"the table {pairs} itself")
-    if changes:
-        raise RunConflictError(
-            f"{run.uri}: begun earlier, and since then something has changed that shapes the answers "
-            f"({'; '.join(changes)}); choose another output directory"
-        )
+    shaping = {name: value for name, value in facts.items() if name not in ("model", "fingerprint")}
+    run.refuse_changed(shaping, {"pairs": pairs})
 
 
 def annotation_facts(

@@ -23,10 +23,11 @@ class EngineSection(Section):
     max_num_seqs: int = Field(256, ge=1, description="answers that an engine generates at the same time")
     kv_cache_memory_bytes: int | None = Field(None, ge=1 << 20, description="null = vLLM's choice; 512 MiB on a CPU")
     enforce_eager: bool = Field(False, description="no compilation: starts 20 s sooner, a tiny model runs half as fast")
+    label_probs: bool = Field(False, description="also tell the classes' probabilities, from the label's tokens")
 
     def resolve(self, model: str, adapter: str | None) -> EngineSettings:
         """What an actor starts an engine from."""
-        return EngineSettings(model=model, adapter=adapter, **self.model_dump(exclude={"num_engines"}))
+        return EngineSettings(model=model, adapter=adapter, **self.model_dump(exclude={"num_engines", "label_probs"}))
 
 
 class EndpointSection(Section):
@@ -41,11 +42,12 @@ class EndpointSection(Section):
     max_tries: int = Field(6, ge=1, description="tries of a request that fails on the way, with exponential back-off")
     timeout_s: float = Field(120.0, gt=0, description="after which a try has failed")
     extra_body: dict[str, Any] = Field({}, description="sent with every request, e.g. {chat_template_kwargs: {...}}")
+    label_probs: bool = Field(False, description="also tell the classes' probabilities, from the label's tokens")
 
     def resolve(self) -> EndpointSettings:
         """What an actor opens a client from; raises InputError when the key is not where it should be."""
         key = read_key(self.key_env, self.key_file)
-        return EndpointSettings(key=key, **self.model_dump(exclude={"key_env", "key_file"}))
+        return EndpointSettings(key=key, **self.model_dump(exclude={"key_env", "key_file", "label_probs"}))
 
 
 class LimitsSection(Section):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from raylib.errors import InputError
+from raylib.runs import finished_metrics
 
 Row = dict[str, Any]
 
@@ -39,6 +40,14 @@ def choose_rows(rows: Iterable[Row], max_rows: int | None, is_balanced: bool, se
         is_kept_N = np.zeros(len(class_N), dtype=bool)
         is_kept_N[np.argsort(hash_N, kind="stable")[:max_rows]] = True
     return is_kept_N
+
+
+def rows_of(uri: str) -> int:
+    """Rows of another curation, whose size is to be matched; raises InputError when it has not ended."""
+    metrics = finished_metrics(uri)
+    if metrics is None:
+        raise InputError(f"size_of {uri}: holds no finished run; name the output of another curation")
+    return int(metrics["rows_out"])
 
 
 def kept_rows(rows: Iterable[Row], is_kept_N: np.ndarray | None, skipped: Counter[str]) -> Iterator[Row]:

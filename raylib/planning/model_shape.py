@@ -10,7 +10,6 @@ from raylib.models import resolve_model
 
 DECODERS = ("qwen2", "qwen3", "llama", "mistral")  # grouped-query attention, gated feed-forward, RMS norms
 ENCODERS = ("bert", "roberta", "xlm-roberta")
-NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from raylib.memory import NUMBER_BYTES
 from raylib.planning.context import Context, Stage
 from raylib.planning.costs import work_hours
 from raylib.planning.inference import CPU_BLOCK, GPU_BLOCK, generation_s, size_replica
-from raylib.planning.model_shape import NUMBER_BYTES, load_shape
+from raylib.planning.model_shape import load_shape
 from raylib.planning.training_stages import plan_dapt, plan_distill, plan_dpo, plan_sft
 from raylib.prompts import load_perspective
 

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+from raylib.memory import state_bytes
 from raylib.planning.model_shape import ModelShape
 
 ACTIVATION_BYTES = 34  # of a layer, for a token and a hidden unit, in 16 bits (arXiv 2205.05198, eq. 1, without scores)
@@ -51,21 +52,14 @@ def flops_per_token(trained: Trained, has_reference: bool = False) -> float:
 
 
 def memory_bytes(trained: Trained, max_length: int, has_reference: bool = False) -> dict[str, float]:
-    """Bytes of one process, by what they hold (arXiv 1910.02054, sections 3 and 5), at sequences of `max_length`.
-
-    Optimizer: Adam's two float32 moments, and float32 masters where weights are in 16 bits. ZeRO stage 1 shards it over
-    the processes, 2 the gradients too, 3 the weights too, frozen ones included.
-    """
+    """Bytes of one process, by what they hold, at sequences of `max_length`: `state_bytes` and activations."""
     shape, size, trainable = trained.shape, trained.number_bytes, trained.num_trained
     total = shape.num_parameters + (0 if trained.lora_rank is None else trainable * (2 if has_reference else 1))
-    shards = {stage: trained.num_workers if trained.zero_stage >= stage else 1 for stage in (1, 2, 3)}
     tokens = trained.micro_batch * max_length
     layer = tokens * shape.hidden_size * ACTIVATION_BYTES * size / 2
     kept = tokens * shape.hidden_size * size * shape.num_layers
     return {
-        "weights": total * size / shards[3],
-        "gradients": trainable * size / shards[2],
-        "optimizer": trainable * (8 + (4 if size == 2 else 0)) / shards[1],
+        **state_bytes(total, trainable, size, trained.num_workers, trained.zero_stage),
         "activations": kept + layer if trained.is_checkpointed else layer * shape.num_layers,
         "logits": tokens * shape.vocab_size * 8.0 if trained.has_vocabulary else 0.0,  # float32, and their gradients
     }

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from raylib.memory import NUMBER_BYTES
 from raylib.planning.context import Context, Stage
 from raylib.planning.costs import process_memory, training_hours
-from raylib.planning.model_shape import NUMBER_BYTES, load_shape
+from raylib.planning.model_shape import load_shape
 from raylib.planning.sample import Row
 from raylib.planning.tokens import student_tokens
 from raylib.planning.training import Trained, flops_per_token, memory_bytes, num_steps

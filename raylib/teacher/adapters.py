@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -41,3 +42,9 @@ def check_adapter(adapter: Path, model: str) -> None:
             f"{adapter}: was trained on base model {base['model']}, not on {model}: an adapter fits its own base only; "
             f"set model to {base['model']}"
         )
+
+
+def lora_of(adapter: Path) -> dict[str, Any]:
+    """The settings of `Lora` that an adapter was trained with."""
+    stored = json.loads((adapter / "adapter_config.json").read_text())
+    return {name: stored[name] for name in Lora.model_fields}

@@ -48,6 +48,11 @@ def sft_example(tokenizer: Any, prompt: Sequence[Message], completion: str) -> d
     return {"input_ids": prompt_ids + completion_ids, "labels": [IGNORED] * len(prompt_ids) + completion_ids}
 
 
+def num_answer_tokens(example: dict[str, list[int]]) -> int:
+    """Tokens of the answer in an `sft_example`, its end included."""
+    return sum(label != IGNORED for label in example["labels"])
+
+
 def dpo_example(tokenizer: Any, prompt: Sequence[Message], chosen: str, rejected: str) -> dict[str, list[int]]:
     """`prompt_ids`, `chosen_ids` and `rejected_ids`, as TRL's preference collator takes them."""
     return {

@@ -3,14 +3,20 @@
 import json
 import shutil
 from collections.abc import Callable
+from importlib import util
 from pathlib import Path
 from typing import Any
 
-from raylib.errors import InputError
+import ray
+from ray.train import WorkerGroupError
+
+from raylib.errors import ConfigError, InputError, TrainingError
 from raylib.ray_deepspeed import Workers, fit
 from raylib.ray_session import ray_session
+from raylib.teacher.preflight import preflight
 
 CURVE_POINTS = 200
+FAILURE = "failure.json"  # of StopWhenNotFinite, whose file cannot be imported without torch
 
 
 def launch(
@@ -28,8 +34,20 @@ def launch(
         raise InputError(
             f"{storage.parent}: no row is left to train on; rejected/ there has the reasons (max_length too small?)"
         )
+    if "mlflow" in settings["trackers"] and util.find_spec("mlflow") is None:
+        raise ConfigError("trackers: mlflow is not installed; pip install mlflow here and on the workers")
+    failure = storage / FAILURE
+    failure.unlink(missing_ok=True)
     with ray_session():
-        fit(loop, {**settings, "storage": str(storage)}, workers, storage)
+        if settings["model"] and (workers.use_gpu or len(ray.nodes()) > 1):
+            preflight(workers, settings["model"], settings.get("lora"), settings.get("num_adapters", 1))
+        places = {"storage": str(storage), "tensorboard": str(storage.parent / "tensorboard")}
+        try:
+            fit(loop, {**settings, **places}, workers, storage)
+        except WorkerGroupError as error:
+            raise TrainingError(_what_was_lost(error, storage)) from error
+    if failure.exists():
+        raise TrainingError(_what_failed(json.loads(failure.read_text()), storage, settings["learning_rate"]))
     history = json.loads((storage / "history.json").read_text())
     shutil.rmtree(storage)
     losses = history["losses"]
@@ -46,6 +64,31 @@ def launch(
         "loss_last": losses[-1],
         "loss_curve": loss_curve(losses),
     }
+
+
+def _what_was_lost(error: WorkerGroupError, storage: Path) -> str:
+    said = "; ".join(
+        f"rank {rank}: {str(failure).strip().splitlines()[-1]}"
+        for rank, failure in sorted(error.worker_failures.items())
+    )
+    return (
+        f"{storage.parent}: training lost workers more often than workers.max_failures allows; {said}. "
+        f"{_last_checkpoint(storage)}. Mend the cause (free space, memory), then the same command goes on"
+    )
+
+
+def _last_checkpoint(storage: Path) -> str:
+    steps = [int(file.read_text()) for file in storage.glob("ray/checkpoint_*/step")]
+    return f"the checkpoint of step {max(steps)} is kept in {storage}/ray" if steps else "no checkpoint was reached"
+
+
+def _what_failed(failure: dict[str, Any], storage: Path, learning_rate: float) -> str:
+    losses = ", ".join(f"{loss:.4g}" for loss in failure["losses"])
+    return (
+        f"{storage.parent}: training stopped at step {failure['step']} (epoch {failure['epoch']:.2f}): "
+        f"{failure['what']}; last losses {losses}; {_last_checkpoint(storage)}, nothing else was written. Look at the "
+        f"rows and lower learning_rate (now {learning_rate:g}); another setting needs another output directory"
+    )
 
 
 def loss_curve(losses: list[float], num_points: int = CURVE_POINTS) -> list[tuple[int, float]]:

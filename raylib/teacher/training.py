@@ -12,11 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raylib.ray_deepspeed import GRADIENT_CLIPPING, Workers, config_for_trainer, gathered, keep_zero3_config
+from raylib.ray_deepspeed import (
+    GRADIENT_CLIPPING,
+    Workers,
+    config_for_trainer,
+    gathered,
+    keep_zero3_config,
+    make_universal,
+)
 from raylib.teacher.encoding import load_tokenizer
 from raylib.teacher.scratch import Scratch, new_model
 
 Settings = dict[str, Any]
+WORKERS_FILE = "workers.json"  # in each checkpoint: the Workers that wrote it
+# transformers' names for the orders of SftConfig; rows that go from short to long are sorted in the file
+SAMPLING = {"random": "random", "short_to_long": "sequential", "similar_length": "group_by_length"}
 
 
 def dapt_loop(settings: Settings) -> None:
@@ -73,7 +83,12 @@ def dpo_loop(settings: Settings) -> None:
         policy = PeftModel.from_pretrained(base, settings["adapter"], is_trainable=True)
         trainer = _preference_trainer()(
             policy,
-            args=DPOConfig(max_length=None, beta=settings["beta"], **arguments),
+            args=DPOConfig(
+                max_length=None,
+                beta=settings["beta"],
+                precompute_ref_log_probs=settings["precompute_reference"],
+                **arguments,
+            ),
             train_dataset=_dataset(settings),
             processing_class=tokenizer,
         )
@@ -100,9 +115,10 @@ def _prepared(settings: Settings) -> Iterator[tuple[Workers, dict[str, Any]]]:
     from transformers import set_seed
 
     workers = Workers(**settings["workers"])
+    os.environ["TENSORBOARD_LOGGING_DIR"] = settings["tensorboard"]
     torch.set_num_threads(workers.cpus_per_worker)
     set_seed(settings["seed"])
-    deepspeed_config = config_for_trainer(workers, settings["global_batch"])
+    deepspeed_config = config_for_trainer(workers, settings["global_batch"], _is_of_other_workers(workers))
     arguments = {
         "output_dir": str(Path(settings["storage"]) / "trainer"),
         "num_train_epochs": settings["num_epochs"],
@@ -125,12 +141,25 @@ def _prepared(settings: Settings) -> Iterator[tuple[Workers, dict[str, Any]]]:
         "deepspeed": deepspeed_config,
         "ddp_backend": "nccl" if workers.use_gpu else "gloo",
         "gradient_checkpointing": workers.use_gpu,  # trades time for memory, which the CPU runs have
-        "report_to": "none",
+        "logging_nan_inf_filter": False,  # a loss that is no number must be seen
+        "train_sampling_strategy": SAMPLING[settings.get("order", "random")],
+        "report_to": settings["trackers"] or "none",
         "disable_tqdm": True,
     }
     keeper = keep_zero3_config(deepspeed_config, workers)
     yield workers, arguments
     del keeper
+
+
+def _is_of_other_workers(workers: Workers) -> bool:
+    """Whether the checkpoint to resume from was written by another number of workers, or at another ZeRO stage."""
+    import ray.train
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return False
+    written = Workers(**json.loads(Path(checkpoint.path, WORKERS_FILE).read_text()))
+    return (written.num_workers, written.zero_stage) != (workers.num_workers, workers.zero_stage)
 
 
 def _load_base(settings: Settings, workers: Workers) -> Any:
@@ -149,13 +178,21 @@ def _dataset(settings: Settings) -> Any:
 def _train(trainer: Any, settings: Settings) -> None:
     """Train from the last complete checkpoint, if there is one; rank 0 writes the history."""
     import ray.train
+    import torch
 
-    trainer.add_callback(_checkpoints())
+    from raylib.teacher.callbacks import ReportCheckpoints, StopWhenNotFinite
+
+    trainer.add_callback(StopWhenNotFinite(Path(settings["storage"])))
+    trainer.add_callback(ReportCheckpoints(settings["workers"]))
     checkpoint = ray.train.get_checkpoint()
     # read now: Ray Train deletes the checkpoint once two newer ones exist
     resumed_at_step = int(Path(checkpoint.path, "step").read_text()) if checkpoint else 0
     started_s = time.time()
     with checkpoint.as_directory() if checkpoint else contextlib.nullcontext() as directory:
+        if directory and _is_of_other_workers(Workers(**settings["workers"])):
+            if torch.distributed.get_rank() == 0:
+                make_universal(Path(directory))
+            torch.distributed.barrier()
         result = trainer.train(resume_from_checkpoint=directory)
     if trainer.is_world_process_zero():
         history = {
@@ -166,25 +203,6 @@ def _train(trainer: Any, settings: Settings) -> None:
             "mean_loss": result.training_loss,
         }
         Path(settings["storage"], "history.json").write_text(json.dumps(history))
-
-
-def _checkpoints() -> Any:
-    """A callback that hands each complete checkpoint to Ray Train, which copies it and names it on a restart."""
-    import ray.train
-    import torch
-    from transformers import TrainerCallback
-
-    class ReportCheckpoints(TrainerCallback):
-        def on_save(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
-            directory = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
-            is_first = torch.distributed.get_rank() == 0
-            if is_first:
-                Path(directory, "step").write_text(str(state.global_step))
-            torch.distributed.barrier()  # every rank has written its shard
-            checkpoint = ray.train.Checkpoint.from_directory(directory) if is_first else None
-            ray.train.report({"step": state.global_step}, checkpoint=checkpoint)
-
-    return ReportCheckpoints()
 
 
 def _save_adapter(trainer: Any, workers: Workers, directory: Path) -> None:

@@ -37,10 +37,11 @@ def case(tmp_path_factory):
         }
 
 
-def train(case, name, zero_stage):
+def train(case, name, zero_stage, **changes):
     workers = {"num_workers": 2, "micro_batch": 4, "zero_stage": zero_stage, "checkpoint_steps": 100}
     inputs = {key: case[key] for key in ("model", "adapter", "preferences")}
     settings = {"global_batch": 8, "learning_rate": 1e-3, "num_epochs": 2.0, "max_length": 512, "workers": workers}
+    settings |= changes
     return run(DpoConfig.from_mapping({"output": str(case["path"] / name), **inputs, **settings}, "test"))
 
 
@@ -72,6 +73,11 @@ def test_one_adapter_is_written_and_it_has_moved(case):
 def test_zero_3_trains_the_same(case, stage_2):
     stage_3 = train(case, "stage3", 3)
     np.testing.assert_allclose(losses(stage_3), losses(stage_2), rtol=1e-3)
+
+
+def test_a_reference_computed_ahead_changes_nothing(case, stage_2):
+    ahead = train(case, "ahead", 2, precompute_reference=True)
+    np.testing.assert_allclose(losses(ahead), losses(stage_2), rtol=1e-4)
 
 
 def test_adapter_of_another_base_is_refused(case, tmp_path):

@@ -18,7 +18,8 @@ SMALLER = {
     "distill": {"num_epochs": 1, "max_length": 48},
     "serve": {"parity_rows": 20, "port": 18432},
 }
-ONLY_EVALUATED = ("unified_base", "unified_sft")  # two more starts of vLLM for two more lines of the report
+# for more lines of the report: two more starts of vLLM, another training
+ONLY_EVALUATED = ("unified_base", "unified_sft", "student_bert")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,7 @@ def finished(tmp_path_factory):
             stage["settings"]["max_pairs"] = None  # the student wants guidance for every pair
         if stage["name"] == "evaluate":
             stage["settings"]["teachers"] = {"base": ["@annotate_base"], "SFT+DPO": ["@unified_dpo"]}
+            stage["settings"]["students"] = {"LRKD GAT": "@student_lrkd_gat"}
     config = PipelineConfig.from_mapping(content, "demo")
     return config, run(config)
 

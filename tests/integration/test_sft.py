@@ -6,7 +6,12 @@ from safetensors.numpy import load_file
 from teacher_cases import WorkerKiller, golden, losses, make_base, write_sft
 
 from jobs.sft import SftConfig, run
+from raylib import tables
+from raylib.errors import InputError, TrainingError
+from raylib.ray_deepspeed import Workers
 from raylib.ray_session import ray_session
+from raylib.teacher.encoding import load_tokenizer, num_answer_tokens, sft_example
+from raylib.teacher.preflight import preflight
 
 WORKERS = {"num_workers": 2, "micro_batch": 2, "checkpoint_steps": 4}
 
@@ -69,3 +74,60 @@ def test_killed_worker_is_replaced_and_nothing_changes(case, two_workers):
     np.testing.assert_allclose(losses(metrics), losses(two_workers), rtol=1e-5)
     for name, weights in adapter(case, "killed").items():
         np.testing.assert_array_equal(weights, adapter(case, "two")[name])
+
+
+def test_another_number_of_workers_goes_on_where_a_lost_one_stopped(case, two_workers):
+    killer = WorkerKiller(case["path"] / "resized")
+    killer.start()
+    with pytest.raises(TrainingError, match=r"lost workers more often .*the checkpoint of step \d+ is kept"):
+        train(case, "resized", {**WORKERS, "max_failures": 0})
+    assert killer.killed
+    metrics = train(case, "resized", {"num_workers": 1, "micro_batch": 4, "checkpoint_steps": 100})
+    assert metrics["resumed_at_step"] in range(4, 30, 4)
+    np.testing.assert_allclose(losses(metrics), losses(two_workers), rtol=1e-4)
+    for name, weights in adapter(case, "resized").items():
+        np.testing.assert_allclose(weights, adapter(case, "two")[name], atol=2e-4)
+
+
+def test_a_loss_that_is_no_number_ends_training_and_keeps_what_was_good(case):
+    workers = {"num_workers": 1, "micro_batch": 8, "checkpoint_steps": 1}
+    with pytest.raises(TrainingError, match=r"training stopped at step \d+ .*lower learning_rate \(now 1e\+30\)"):
+        train(case, "diverged", workers, learning_rate=1e30, warmup_ratio=0.5)
+    assert not (case["path"] / "diverged" / "adapter").exists()
+    assert not (case["path"] / "diverged" / "_SUCCESS").exists()
+
+
+def test_a_curriculum_begins_with_the_shortest_answers(case):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    workers = {"num_workers": 1, "micro_batch": 8, "checkpoint_steps": 100}
+    metrics = train(case, "curriculum", workers, order="short_to_long", num_epochs=1.0)
+    tokenizer, model = load_tokenizer(case["model"]), AutoModelForCausalLM.from_pretrained(case["model"])
+    rows = tables.read_table(case["sft"], tables.SFT).to_pylist()
+    examples = sorted((sft_example(tokenizer, row["prompt"], row["completion"]) for row in rows), key=num_answer_tokens)
+    summed = counted = 0.0
+    with torch.no_grad():
+        for example in examples[:8]:
+            ids, labels = (torch.tensor([example[name]]) for name in ("input_ids", "labels"))
+            summed += model(input_ids=ids, labels=labels).loss.item() * num_answer_tokens(example)
+            counted += num_answer_tokens(example)
+    assert losses(metrics)[0] == pytest.approx(summed / counted, rel=1e-4)
+    assert list((case["path"] / "curriculum" / "tensorboard").glob("events.*"))
+
+
+def test_rows_of_similar_length_share_a_batch(case):
+    workers = {"num_workers": 1, "micro_batch": 8, "checkpoint_steps": 100}
+    metrics = train(case, "grouped", workers, order="similar_length", num_epochs=1.0, trackers=[])
+    assert metrics["num_steps"] == 6
+    assert not (case["path"] / "grouped" / "tensorboard").exists()
+
+
+def test_preflight_counts_the_model_and_names_a_rank_that_does_not_see_it(case, tmp_path):
+    lora = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0}
+    found = preflight(Workers(num_workers=2), case["model"], lora, 1)
+    weights = sum(value.size for value in adapter(case, "two").values())
+    assert found.num_trained == weights
+    assert found.num_parameters > weights
+    with pytest.raises(InputError, match=r"rank 1 on [\d.]+ does not see .*/nowhere: put the model on a path"):
+        preflight(Workers(num_workers=2), str(tmp_path / "nowhere"), lora, 1)

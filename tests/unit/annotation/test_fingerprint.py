@@ -75,12 +75,12 @@ def test_an_unfinished_run_goes_on_only_with_the_same_model_prompts_and_pairs(tm
     (pairs / "a.parquet").write_bytes(b"1")
     config = AnnotateConfig(output=str(tmp_path / "out"), pairs=str(pairs))
     run = Run(config.output, "annotate", config)
-    facts = {"model_hash": "a1", "num_few_shots": 3, "fingerprint": "f1"}
+    facts = {"model_hash": "a1", "num_few_shots": 3, "sampling": {"classes": ("a", "b")}, "fingerprint": "f1"}
     refuse_mixture(run, facts, str(pairs))
     run.write_provenance(inputs={"pairs": str(pairs)}, **facts)
     refuse_mixture(run, facts, str(pairs))
     with pytest.raises(RunConflictError, match=r"model_hash: 'a1' there, 'b2' now\)"):
         refuse_mixture(run, {**facts, "model_hash": "b2", "fingerprint": "f2"}, str(pairs))
     (pairs / "a.parquet").write_bytes(b"22")
-    with pytest.raises(RunConflictError, match="pairs itself"):
+    with pytest.raises(RunConflictError, match=r"pairs \(.*\) itself"):
         refuse_mixture(run, facts, str(pairs))

@@ -17,6 +17,20 @@ def test_loss_is_on_the_answer_and_its_end_alone(tokenizer):
     assert example["labels"][: -len(counted)] == [IGNORED] * (len(example["input_ids"]) - len(counted))
 
 
+def test_a_person_can_read_which_tokens_are_learnt(tokenizer):
+    example = sft_example(tokenizer, PROMPT, "found blue.\nLabel: Brand Mismatch")
+    shown = "".join(
+        tokenizer.decode([token]) if label == IGNORED else f"[{tokenizer.decode([token])}]"
+        for token, label in zip(example["input_ids"], example["labels"], strict=True)
+    )
+    assert shown.replace("][", "|") == (
+        "<|im_start|>system\nJudge.<|im_end|>\n"
+        '<|im_start|>user\nquery: "red shoes"<|im_end|>\n'
+        "<|im_start|>assistant\n"
+        "[f|o|und| blue|.|\n|Label|:| Brand| Mismatch|<|im_end|>]"
+    )
+
+
 def test_training_prompt_is_what_generation_starts_from(tokenizer):
     asked = tokenizer.apply_chat_template(PROMPT, tokenize=True, add_generation_prompt=True, return_dict=True)
     example = sft_example(tokenizer, PROMPT, ANSWER)
