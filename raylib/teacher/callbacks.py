@@ -41,6 +41,7 @@ class StopWhenNotFinite(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, storage: Path) -> None:
         self.storage = storage
+        self.has_failed = False
 
     def on_log(self, _args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Look at the loss of the step, which is the same number on every rank."""
@@ -60,6 +61,7 @@ class StopWhenNotFinite(TrainerCallback):  # type: ignore[misc]
             self._stop(state, control, "a weight is not finite")
 
     def _stop(self, state: Any, control: Any, what: str) -> None:
+        self.has_failed = True
         control.should_save = False
         control.should_training_stop = True
         if state.is_world_process_zero:

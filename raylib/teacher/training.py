@@ -45,8 +45,8 @@ def dapt_loop(settings: Settings) -> None:
             train_dataset=_dataset(settings),
             processing_class=tokenizer,
         )
-        _train(trainer, settings)
-        _save_model(trainer, tokenizer, workers, Path(settings["output"]))
+        if _train(trainer, settings):
+            _save_model(trainer, tokenizer, workers, Path(settings["output"]))
 
 
 def sft_loop(settings: Settings) -> None:
@@ -63,8 +63,8 @@ def sft_loop(settings: Settings) -> None:
             processing_class=tokenizer,
             peft_config=LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", **settings["lora"]),
         )
-        _train(trainer, settings)
-        _save_adapter(trainer, workers, Path(settings["output"]))
+        if _train(trainer, settings):
+            _save_adapter(trainer, workers, Path(settings["output"]))
 
 
 def dpo_loop(settings: Settings) -> None:
@@ -92,8 +92,8 @@ def dpo_loop(settings: Settings) -> None:
             train_dataset=_dataset(settings),
             processing_class=tokenizer,
         )
-        _train(trainer, settings)
-        _save_adapter(trainer, workers, Path(settings["output"]))
+        if _train(trainer, settings):
+            _save_adapter(trainer, workers, Path(settings["output"]))
 
 
 def _preference_trainer() -> Any:
@@ -175,14 +175,18 @@ def _dataset(settings: Settings) -> Any:
     return Dataset.from_parquet(settings["examples"], cache_dir=str(Path(settings["storage"]) / "cache"))
 
 
-def _train(trainer: Any, settings: Settings) -> None:
-    """Train from the last complete checkpoint, if there is one; rank 0 writes the history."""
+def _train(trainer: Any, settings: Settings) -> bool:
+    """Train from the last complete checkpoint, if there is one; rank 0 writes the history.
+
+    False when training went wrong: then there is nothing to save.
+    """
     import ray.train
     import torch
 
     from raylib.teacher.callbacks import ReportCheckpoints, StopWhenNotFinite
 
-    trainer.add_callback(StopWhenNotFinite(Path(settings["storage"])))
+    watch = StopWhenNotFinite(Path(settings["storage"]))
+    trainer.add_callback(watch)
     trainer.add_callback(ReportCheckpoints(settings["workers"]))
     checkpoint = ray.train.get_checkpoint()
     # read now: Ray Train deletes the checkpoint once two newer ones exist
@@ -203,6 +207,7 @@ def _train(trainer: Any, settings: Settings) -> None:
             "mean_loss": result.training_loss,
         }
         Path(settings["storage"], "history.json").write_text(json.dumps(history))
+    return not watch.has_failed
 
 
 def _save_adapter(trainer: Any, workers: Workers, directory: Path) -> None:
