@@ -116,13 +116,7 @@ def test_a_curriculum_begins_with_the_shortest_answers(case):
     assert list((case["path"] / "curriculum" / "tensorboard").glob("events.*"))
 
 
-def test_rows_of_similar_length_share_a_batch(case):
-    workers = {"num_workers": 1, "micro_batch": 8, "checkpoint_steps": 100}
-    metrics = train(case, "grouped", workers, order="similar_length", num_epochs=1.0, trackers=[])
-    assert metrics["num_steps"] == 6
-    assert not (case["path"] / "grouped" / "tensorboard").exists()
-
-
+@pytest.mark.usefixtures("two_workers")
 def test_preflight_counts_the_model_and_names_a_rank_that_does_not_see_it(case, tmp_path):
     lora = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0}
     found = preflight(Workers(num_workers=2), case["model"], lora, 1)
