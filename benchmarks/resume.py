@@ -94,6 +94,7 @@ def write_pairs(output: Path, millions: int) -> None:
             "clicks": pa.array(np.zeros(rows, np.int64)),
             "gold": pa.nulls(rows, pa.string()),
             "split": pa.array(["train"] * rows),
+            "segment": pa.nulls(rows, pa.string()),
         }
         pq.write_table(
             pa.table(columns, schema=tables.PAIRS), output / f"bucket-{bucket:05d}.parquet", row_group_size=65_536
@@ -101,16 +102,22 @@ def write_pairs(output: Path, millions: int) -> None:
 
 
 def write_done(words: argparse.Namespace, share: float) -> int:
-    """Finish the first units until this share of all is done, and keep the counts; returns the number of all units."""
+    """Make the first units until this share of all done, and no others; returns the number of all units."""
     from raylib.annotation.annotator import NO_PROMPT
-    from raylib.annotation.progress import load_progress
+    from raylib import tables
+    from raylib.annotation.progress import FILE, load_progress
     from raylib.annotation.requests import Answer, Request, UnitStats, judge
-    from raylib.annotation.units import plan_units, read_unit, write_unit
+    from raylib.annotation.units import done_units, plan_units, read_unit, unit_name, write_unit
     from raylib.labels import LabelSchema
 
     output, schema = f"{words.work}/run", LabelSchema.load("marketplace6")
     plan = plan_units(f"{words.work}/pairs", ["train"], None, PAIRS_PER_UNIT)
-    for index in range(count_units(Path(output)), int(share * plan.num_units)):
+    num_done = int(share * plan.num_units)
+    present = done_units(output)
+    for index in present - set(range(num_done)):
+        tables.delete(f"{output}/{unit_name(index)}.parquet")
+    Path(output, FILE).unlink(missing_ok=True)
+    for index in set(range(num_done)) - present:
         stats, rows = UnitStats(), []
         for pair in read_unit(plan, plan.unit(index)):
             request = Request(index, len(rows), pair["pair_id"], pair["bucket"], "user_intent", 0, NO_PROMPT)
