@@ -103,8 +103,8 @@ def write_pairs(output: Path, millions: int) -> None:
 
 def write_done(words: argparse.Namespace, share: float) -> int:
     """Make the first units until this share of all done, and no others; returns the number of all units."""
-    from raylib.annotation.annotator import NO_PROMPT
     from raylib import tables
+    from raylib.annotation.annotator import NO_PROMPT
     from raylib.annotation.progress import FILE, load_progress
     from raylib.annotation.requests import Answer, Request, UnitStats, judge
     from raylib.annotation.units import done_units, plan_units, read_unit, unit_name, write_unit
