@@ -4,7 +4,6 @@ The projection to the rationale embedding is left out: it serves training only.
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from raylib.errors import InputError
+from raylib.folders import whole_folder
 from raylib.student.model import Student, StudentSpec
 
 FORMAT_VERSION = 1
@@ -21,24 +21,19 @@ FORMAT_VERSION = 1
 
 def save_student(student: Student, tokenizer: Any, path: str | Path) -> None:
     """Write the artifact; the directory appears under its name only when it is complete, replacing an older one."""
-    target = Path(path)
-    partial = target.with_name(f"_partial-{target.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    tokenizer.save_pretrained(partial)
     state = student.state_dict()
     weights = {
         name: value.detach().float().cpu().contiguous() for name, value in state.items() if not _is_training_only(name)
     }
-    save_file(weights, partial / "model.safetensors")
     record = {
         "format_version": FORMAT_VERSION,
         **student.spec.model_dump(mode="json"),
         "backbone": student.backbone.config.to_dict(),  # type: ignore[union-attr, operator]
     }
-    (partial / "student.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with whole_folder(Path(path)) as partial:
+        tokenizer.save_pretrained(partial)
+        save_file(weights, partial / "model.safetensors")
+        (partial / "student.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_student(path: str | Path) -> tuple[Student, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from raylib.folders import whole_folder
 from raylib.ray_deepspeed import (
     GRADIENT_CLIPPING,
     Workers,
@@ -215,7 +216,8 @@ def _save_adapter(trainer: Any, workers: Workers, directory: Path) -> None:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with gathered(trained, workers):
         if trainer.is_world_process_zero():
-            model.save_pretrained(directory, selected_adapters=["default"])
+            with whole_folder(directory) as partial:
+                model.save_pretrained(partial, selected_adapters=["default"])
 
 
 def _save_model(trainer: Any, tokenizer: Any, workers: Workers, directory: Path) -> None:
@@ -232,5 +234,6 @@ def _save_model(trainer: Any, tokenizer: Any, workers: Workers, directory: Path)
                 if name not in tied
             }
             model.config.dtype = torch.bfloat16
-            model.save_pretrained(directory, state_dict=state)
-            tokenizer.save_pretrained(directory)
+            with whole_folder(directory) as partial:
+                model.save_pretrained(partial, state_dict=state)
+                tokenizer.save_pretrained(partial)

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from jobs.annotate import AnnotateConfig, run
 from raylib import tables
 from raylib.errors import InputError
+from raylib.labels import LabelSchema
 from raylib.models import EMBEDDED_DIR
 from raylib.ray_session import ray_session
 
@@ -85,18 +87,27 @@ def test_the_endpoint_says_what_the_engine_says(
     with ray_session():
         with pytest.raises(InputError, match="check model, key_env and key_file"):
             annotate(settings(pairs, tmp_path / "no_key", endpoint=endpoint(server)))
-        asked = annotate(settings(pairs, tmp_path / "endpoint", endpoint=endpoint(server, key_file=str(key_file))))
-        own = annotate(settings(pairs, tmp_path / "engine", engine={**engine, "kv_cache_memory_bytes": 32 << 20}))
+        keyed = endpoint(server, key_file=str(key_file), label_probs=True)
+        asked = annotate(settings(pairs, tmp_path / "endpoint", endpoint=keyed))
+        engine |= {"kv_cache_memory_bytes": 32 << 20, "label_probs": True}
+        own = annotate(settings(pairs, tmp_path / "engine", engine=engine))
     assert asked["rejected"]["too_long"] == own["rejected"]["too_long"] == 1
     assert asked["rejected"] == own["rejected"]
     assert asked["generated_tokens"] == own["generated_tokens"]
-    columns = ["pair_id", "rationale", "label", "prompt_tokens", "generated_tokens"]
+    columns = ["pair_id", "rationale", "label", "prompt_tokens", "generated_tokens", "label_probs"]
     answers = [
         tables.read_table(str(tmp_path / name), tables.RATIONALES, columns).sort_by("pair_id")
         for name in ("endpoint", "engine")
     ]
     assert answers[0].num_rows > 5, "too few answers parse to compare anything"
-    assert answers[0].equals(answers[1])
+    probs = [np.array(table.column("label_probs").to_pylist()) for table in answers]
+    np.testing.assert_allclose(probs[0], probs[1], atol=1e-5)
+    np.testing.assert_allclose(probs[0].sum(axis=1), 1.0, atol=1e-5)
+    names = LabelSchema.load("marketplace6").names
+    assert [names[i] for i in probs[0].argmax(axis=1)] == answers[0].column("label").to_pylist(), (
+        "greedy: the likeliest"
+    )
+    assert answers[0].drop_columns("label_probs").equals(answers[1].drop_columns("label_probs"))
     written = "".join(file.read_text() for file in (tmp_path / "endpoint").glob("*.*") if file.suffix != ".parquet")
     assert KEY not in written + "".join(capfd.readouterr())
 
