@@ -19,15 +19,23 @@ from raylib.models import resolve_model
 from raylib.ray_session import ray_session
 from raylib.runs import Run, require_done
 
+# what each objective needs of the teacher
+TEXTS = "guidance.rationales"
+SOURCES = {"bert": None, "lrkd": "embeddings", "ced_kd": TEXTS, "mkd": TEXTS, "crsd": TEXTS}
+
 
 class Guidance(Section):
-    """How the latent is pulled to the rationale embedding (arXiv 2601.21611 eq. 8-9)."""
+    """How the teacher's rationales join the loss (arXiv 2601.21611 eq. 8-9)."""
 
-    weight: float = Field(0.1, ge=0.0, description="lambda, the weight of the guidance loss; published: 0.1")
+    weight: float = Field(0.1, ge=0.0, description="lambda, the weight of what the objective adds; published: 0.1")
     reduction: Literal["mean", "sum"] = Field("mean", description="over dimensions: mean (text, MSE) or sum (formula)")
     pairs: Literal["consistent", "all"] = Field(
         "consistent", description="consistent: only where the rationale's label is the gold one; all: every embedding"
     )
+    rationales: str | None = Field(
+        None, description="run directory of annotate, for ced_kd, mkd and crsd: one answer a pair; else null"
+    )
+    perspective: str = Field("unified", description="whose answers of `rationales` they are")
 
 
 class StudentWorkers(Section):
@@ -40,14 +48,16 @@ class StudentWorkers(Section):
 
 
 class DistillConfig(JobConfig):
-    """Train a student, alone (objective bert) or guided by rationale embeddings (objective lrkd)."""
+    """Train a student, alone (objective bert), guided by rationale embeddings (lrkd), or in a rival's way."""
 
     output: str = Field(description="run directory to write; a path that all nodes mount")
     pairs: str = Field(description="run directory of prepare")
-    embeddings: str | None = Field(None, description="run directory of embed; null for objective bert")
+    embeddings: str | None = Field(None, description="run directory of embed, for objective lrkd; else null")
     label_schema: str = Field(description="shipped label schema, or path of a YAML file")
     backbone: str = Field("minilm", description="encoder: minilm, a directory or a Hugging Face id")
-    objective: Literal["bert", "lrkd"] = Field("lrkd", description="bert: classes only; lrkd: with guidance")
+    objective: Literal["bert", "lrkd", "ced_kd", "mkd", "crsd"] = Field(
+        "lrkd", description="bert: classes only; lrkd: the latent is guided; the others are published rivals"
+    )
     extractor: Literal["none", "mlp", "poly", "gat"] = Field("gat", description="what makes the latent (eq. 10-16)")
     width: int | None = Field(None, ge=1, description="dimension of the latent; null = hidden size of the backbone")
     guidance: Guidance = Guidance()  # type: ignore[call-arg]  # pydantic's mypy plugin is not used
@@ -67,8 +77,11 @@ class DistillConfig(JobConfig):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if (self.objective == "bert") != (self.embeddings is None):
-            raise ValueError("embeddings: objective lrkd needs them, objective bert takes none (null)")
+        needed = SOURCES[self.objective]
+        for name, given in (("embeddings", self.embeddings), (TEXTS, self.guidance.rationales)):
+            if (needed == name) != (given is not None):
+                verb = "needs them" if needed == name else "takes none (null)"
+                raise ValueError(f"{name}: objective {self.objective} {verb}")
         if self.global_batch % self.workers.num_workers:
             raise ValueError(f"global_batch {self.global_batch} is no multiple of {self.workers.num_workers} workers")
         if self.extractor in ("none", "poly") and self.width is not None:
@@ -82,31 +95,35 @@ def run(config: DistillConfig) -> dict[str, Any]:
     if run.is_done:
         return run.metrics()
     schema, backbone = LabelSchema.load(config.label_schema), resolve_model(config.backbone)
-    inputs = {"pairs": config.pairs} | ({"embeddings": config.embeddings} if config.embeddings else {})
+    sources = {"pairs": config.pairs, "embeddings": config.embeddings, "rationales": config.guidance.rationales}
+    inputs = {name: uri for name, uri in sources.items() if uri}
     for uri in inputs.values():
         require_done(uri)
     from transformers import AutoTokenizer
 
     from raylib.ray_deepspeed import Workers, fit
     from raylib.student.data import PairTokenizer
-    from raylib.student.dataset import write_splits
+    from raylib.student.dataset import read_guidance, read_rationales, write_splits
     from raylib.student.distillation import measure_scores
     from raylib.student.model import StudentSpec
     from raylib.student.train import TrainSettings
 
     splits = run.path("splits")
     tokenizer = PairTokenizer(AutoTokenizer.from_pretrained(backbone), config.max_length)
-    sources = (config.pairs, config.embeddings, schema, config.item_fields)
-    facts = write_splits(splits, *sources, tokenizer, config.guidance.pairs)
+    teacher = read_guidance(config.embeddings) if config.embeddings else None
+    if config.guidance.rationales:
+        teacher = read_rationales(config.guidance.rationales, config.guidance.perspective)
+    facts = write_splits(splits, config.pairs, teacher, schema, config.item_fields, tokenizer, config.guidance.pairs)
     rows = facts.pop("rows")
     run.write_provenance(inputs, backbone=backbone, **facts)
     spec_fields = {"extractor", "width", "max_length", "item_fields"}
     schedule_fields = {"num_epochs", "global_batch", "learning_rate", "warmup_ratio", "seed", "weight_decay"}
-    guidance: dict[str, Any] = {"guidance_weight": config.guidance.weight, "reduction": config.guidance.reduction}
     settings = {
         "backbone": backbone,
         "spec": StudentSpec(label_schema=schema, **config.model_dump(include=spec_fields)),
-        "settings": TrainSettings(**config.model_dump(include=schedule_fields), **guidance),
+        "settings": TrainSettings(**config.model_dump(include=schedule_fields), guidance_weight=config.guidance.weight),
+        "objective": config.objective,
+        "reduction": config.guidance.reduction,
         "embedding_size": facts["embedding_size"],
         "is_balanced": config.class_weights == "balanced",
         "is_bfloat16": config.dtype == "bfloat16",

@@ -1,6 +1,6 @@
 """The student on disk: `student.json` (what it is), `model.safetensors` (weights) and the tokenizer's files. No pickle.
 
-The projection to the rationale embedding is left out: it serves training only.
+The training objective's own weights (projection, decoder, CRF) are left out: they serve training only.
 """
 
 import json
@@ -81,4 +81,4 @@ def load_student(path: str | Path) -> tuple[Student, Any]:
 
 
 def _is_training_only(name: str) -> bool:
-    return name.startswith("projection.")
+    return name.startswith("objective.")

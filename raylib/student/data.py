@@ -23,6 +23,43 @@ def item_text(pair: Mapping[str, Any], item_fields: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
+class Ragged:
+    """N sequences of different length in one flat array."""
+
+    values_T: Array
+    starts_N1: Array
+
+    def row(self, n: int) -> Array:
+        """Sequence n."""
+        return self.values_T[self.starts_N1[n] : self.starts_N1[n + 1]]
+
+    def padded(self, rows: Array) -> tuple[Array, Array]:
+        """The sequences `rows` side by side, [B, M], zeros behind their end, and where they have values, [B, M].
+
+        M is at least 1, so that a batch without any value has a shape.
+        """
+        lengths_B = np.diff(self.starts_N1)[rows]
+        position_M = np.arange(max(int(lengths_B.max(initial=0)), 1))
+        mask_BM = position_M < lengths_B[:, None]
+        source_BM = np.where(mask_BM, self.starts_N1[rows][:, None] + position_M, 0)
+        values = self.values_T[source_BM] if len(self.values_T) else np.zeros(mask_BM.shape, np.int32)
+        return np.where(mask_BM, values, 0), mask_BM
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is known of the pairs of a batch: the gold class, and what the teacher says as far as it is needed."""
+
+    gold_B: torch.Tensor
+    is_guided_B: torch.Tensor  # the teacher said something
+    embedding_BE: torch.Tensor  # E is 0 without embeddings
+    rationale_BM: torch.Tensor  # token ids; M is 1 without rationales
+    is_rationale_BM: torch.Tensor
+    tag_BL: torch.Tensor  # MKD's tags of the pair's tokens; padding is 0
+    reasoning: dict[str, torch.Tensor]  # model inputs of the guided pairs with their rationales; for CRSD
+
+
+@dataclass(frozen=True)
 class TokenPairs:
     """Token ids of N pairs in one flat array; pair n is `tokens_T[starts_N1[n] : starts_N1[n + 1]]`."""
 
@@ -95,7 +132,33 @@ class PairTokenizer:
             inputs["token_type_ids"] = (mask_BL & (position_L >= pairs.item_start_N[rows][:, None])).astype(np.int64)
         return {name: torch.from_numpy(value).to(device, non_blocking=True) for name, value in inputs.items()}
 
-    def _tokenise(self, texts: Sequence[str]) -> dict[str, Array]:
+    def with_rationales(self, pairs: TokenPairs, rationales: Ragged, rows: Array) -> TokenPairs:
+        """The pairs `rows` with their rationales behind the item: `... item [SEP] rationale [SEP]`."""
+        pieces: list[Array] = []
+        for row in rows:
+            pair = pairs.tokens_T[pairs.starts_N1[row] : pairs.starts_N1[row + 1]]
+            pieces += [np.concatenate([pair, rationales.row(row), self._after])]
+        starts_N1 = np.cumsum([0, *(len(piece) for piece in pieces)])
+        tokens_T = np.concatenate(pieces) if pieces else pairs.tokens_T[:0]
+        return TokenPairs(tokens_T, starts_N1, pairs.item_start_N[rows])
+
+    def encode_rationales(self, texts: Sequence[str | None], max_tokens: int) -> Ragged:
+        """Token ids of N rationales without special tokens, cut at `max_tokens`; None is no token."""
+        ids = self._tokenise([text for text in texts if text], max_tokens)
+        pieces = [ids[text] if text else np.zeros(0, np.int32) for text in texts]
+        starts_N1 = np.cumsum([0, *(len(piece) for piece in pieces)])
+        return Ragged(np.concatenate(pieces) if pieces else np.zeros(0, np.int32), starts_N1)
+
+    def is_word(self) -> Array:
+        """For each token id whether it holds a letter or digit, [V]; special tokens do not."""
+        vocabulary = self._tokenizer.get_vocab()
+        is_word_V = np.zeros(max(vocabulary.values()) + 1, bool)
+        for token, number in vocabulary.items():
+            is_word_V[number] = any(char.isalnum() for char in token)
+        is_word_V[self._tokenizer.all_special_ids] = False
+        return is_word_V
+
+    def _tokenise(self, texts: Sequence[str], max_tokens: int | None = None) -> dict[str, Array]:
         distinct = list(dict.fromkeys(texts))
         if not distinct:
             return {}
@@ -104,7 +167,7 @@ class PairTokenizer:
             add_special_tokens=False,
             split_special_tokens=True,  # a seller's "[SEP]" is text
             truncation=True,
-            max_length=self.max_length,
+            max_length=max_tokens or self.max_length,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
@@ -125,15 +188,44 @@ class JudgedPairs:
     pair_id_N: Array
     gold_N: Array  # class index
     target_NE: Array  # zeros where there is no guidance; E is 0 when the student trains without
-    has_guidance_N: Array
+    has_guidance_N: Array  # the teacher says something: an embedding or a rationale
+    rationale_T: Array  # token ids of the rationales; empty without
+    rationale_starts_N1: Array
+    tags_T: Array  # MKD's tag of each token of `tokens_T`; empty without rationales
 
     @property
     def pairs(self) -> TokenPairs:
         """The token ids alone."""
         return TokenPairs(self.tokens_T, self.starts_N1, self.item_start_N)
 
+    @property
+    def rationales(self) -> Ragged:
+        """The rationales' token ids."""
+        return Ragged(self.rationale_T, self.rationale_starts_N1)
+
     def __len__(self) -> int:
         return len(self.gold_N)
+
+    def targets(
+        self, rows: Array, tokenizer: PairTokenizer, device: torch.device | str, with_reasoning: bool
+    ) -> Targets:
+        """What the teacher says of the pairs `rows`."""
+        ids_BM, is_token_BM = self.rationales.padded(rows)
+        tags = Ragged(self.tags_T, self.starts_N1) if len(self.tags_T) else Ragged(self.tags_T, self.starts_N1 * 0)
+        guided = rows[self.has_guidance_N[rows]]
+        reasoning = {}
+        if with_reasoning and len(guided):
+            reasoned = tokenizer.with_rationales(self.pairs, self.rationales, guided)
+            reasoning = tokenizer.collate(reasoned, np.arange(len(guided)), device)
+        return Targets(
+            gold_B=torch.from_numpy(self.gold_N[rows]).to(device),
+            is_guided_B=torch.from_numpy(self.has_guidance_N[rows]).to(device),
+            embedding_BE=torch.from_numpy(self.target_NE[rows]).to(device),
+            rationale_BM=torch.from_numpy(ids_BM.astype(np.int64)).to(device),
+            is_rationale_BM=torch.from_numpy(is_token_BM).to(device),
+            tag_BL=torch.from_numpy(tags.padded(rows)[0].astype(np.int64)).to(device),
+            reasoning=reasoning,
+        )
 
     def save(self, folder: Path) -> None:
         """Write one .npy file a field."""

@@ -16,16 +16,20 @@ import pyarrow.compute as pc
 from raylib import tables
 from raylib.errors import InputError
 from raylib.labels import LabelSchema
-from raylib.student.data import Array, JudgedPairs, PairTokenizer, item_text
+from raylib.student.data import Array, JudgedPairs, PairTokenizer, Ragged, TokenPairs, item_text
+from raylib.student.objectives.mkd import mention_tags
+
+MAX_RATIONALE_TOKENS = 128  # of a rationale that the student itself reads or writes
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """Rationale embeddings by pair, with the label that each rationale ends in."""
+    """What the teacher says by pair, with the label that each rationale ends in: embeddings or the texts themselves."""
 
     row_of: dict[str, int]
     labels: list[str | None]
-    embedding_NE: Array
+    embedding_NE: Array  # E is 0 with texts
+    texts: list[str] | None = None
 
     @property
     def size(self) -> int:
@@ -53,6 +57,22 @@ def read_guidance(uri: str) -> Guidance:
     if not np.isfinite(embedding_NE).all():
         raise InputError(f"{uri}: holds embeddings that are not finite numbers; embed again")
     return Guidance(row_of, table["label"].to_pylist(), embedding_NE)
+
+
+def read_rationales(uri: str, perspective: str) -> Guidance:
+    """The answers of one perspective; raises InputError when there are none, or several for a pair."""
+    table = tables.read_table(uri, tables.RATIONALES, ["pair_id", "perspective", "rationale", "label"])
+    found = sorted(set(table["perspective"].to_pylist()))
+    table = table.filter(pc.equal(table["perspective"], perspective))
+    if not table.num_rows:
+        raise InputError(f"{uri}: no answer of perspective {perspective}; perspectives there: {', '.join(found)}")
+    pair_ids = table["pair_id"].to_pylist()
+    row_of = {pair_id: row for row, pair_id in enumerate(pair_ids)}
+    if len(row_of) != len(pair_ids):
+        twice = Counter(pair_ids).most_common(1)[0][0]
+        raise InputError(f"{uri}: pair {twice} has several answers; annotate one sample a pair for the student")
+    nothing = np.zeros((len(row_of), 0), np.float32)
+    return Guidance(row_of, table["label"].to_pylist(), nothing, table["rationale"].to_pylist())
 
 
 def read_judged(
@@ -105,6 +125,7 @@ def tokenise_split(
     pairs = tokenizer.encode([row["query"] for row in rows], [item_text(row, item_fields) for row in rows])
     target_NE = np.zeros((len(rows), guidance.size if guidance else 0), np.float32)
     has_guidance_N = np.zeros(len(rows), bool)
+    texts: list[str | None] = [None] * len(rows)
     states: Counter[str] = Counter()
     for n, row in enumerate(rows):
         source = guidance.row_of.get(row["pair_id"]) if guidance else None
@@ -116,6 +137,8 @@ def tokenise_split(
             states["guided"] += 1
             has_guidance_N[n] = True
             target_NE[n] = guidance.embedding_NE[source]
+            texts[n] = guidance.texts[source] if guidance.texts else None
+    rationales = tokenizer.encode_rationales(texts, MAX_RATIONALE_TOKENS)
     judged = JudgedPairs(
         tokens_T=pairs.tokens_T,
         starts_N1=pairs.starts_N1,
@@ -124,14 +147,25 @@ def tokenise_split(
         gold_N=np.array([schema.index(row["gold"]) for row in rows], np.int64),
         target_NE=target_NE,
         has_guidance_N=has_guidance_N,
+        rationale_T=rationales.values_T,
+        rationale_starts_N1=rationales.starts_N1,
+        tags_T=_tags(pairs, rationales, tokenizer.is_word()) if guidance and guidance.texts else pairs.tokens_T[:0],
     )
     return judged, dict(states)
+
+
+def _tags(pairs: TokenPairs, rationales: Ragged, is_word_V: Array) -> Array:
+    tags = [
+        mention_tags(pairs.tokens_T[pairs.starts_N1[n] : pairs.starts_N1[n + 1]], rationales.row(n), is_word_V)
+        for n in range(len(pairs))
+    ]
+    return np.concatenate(tags) if tags else np.zeros(0, np.int64)
 
 
 def write_splits(
     folder: Path,
     pairs: str,
-    embeddings: str | None,
+    guidance: Guidance | None,
     schema: LabelSchema,
     item_fields: Sequence[str],
     tokenizer: PairTokenizer,
@@ -139,10 +173,9 @@ def write_splits(
 ) -> dict[str, Any]:
     """Write `train`, `dev` and `test` below `folder` for the workers; returns the counts and E (None without guidance).
 
-    Raises InputError when no training pair would have guidance although embeddings are given.
+    Raises InputError when no training pair would have guidance although some is given.
     """
     parts, rows = read_judged(pairs, schema, item_fields)
-    guidance = read_guidance(embeddings) if embeddings else None
     states: dict[str, int] = {}
     for name, part in parts.items():
         is_guided = name == "train" and guidance is not None
@@ -151,13 +184,13 @@ def write_splits(
         states = counted if is_guided else states
     if guidance and not states.get("guided"):
         raise InputError(
-            f"{embeddings}: none of the {rows['train']} training pairs of {pairs} has guidance ({states}); embed the "
-            "rationales of these pairs, or set guidance.pairs to all"
+            f"none of the {rows['train']} training pairs of {pairs} has guidance ({states}); annotate and embed "
+            "these pairs, or set guidance.pairs to all"
         )
     counts = Counter(parts["train"]["gold"].to_pylist())
     return {
         "rows": rows,
         "train_classes": {name: counts[name] for name in schema.names},
         "guidance": states,
-        "embedding_size": guidance.size if guidance else None,
+        "embedding_size": guidance.size or None if guidance else None,
     }

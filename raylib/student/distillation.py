@@ -18,6 +18,7 @@ from raylib.student.data import JudgedPairs, PairTokenizer
 from raylib.student.inference import predict_probs, score_rows
 from raylib.student.metrics import Counts, accuracy, confusion, macro_f1, summarise
 from raylib.student.model import Student, StudentSpec
+from raylib.student.objectives import build_objective
 from raylib.student.train import Engine, TrainSettings, balanced_weights, make_optimizer, train_epoch
 
 History = list[dict[str, float]]  # one record an epoch: epoch, loss, dev_accuracy, dev_macro_f1
@@ -27,6 +28,8 @@ def distil(
     backbone: str,
     spec: StudentSpec,
     settings: TrainSettings,
+    objective: str,
+    reduction: str,
     embedding_size: int | None,
     is_balanced: bool,
     is_bfloat16: bool,
@@ -42,7 +45,8 @@ def distil(
     are the engine's: wrap a module, load the last checkpoint into it, write one.
     """
     torch.manual_seed(settings.seed)
-    student = Student.from_backbone(backbone, spec, embedding_size)
+    student = Student.from_backbone(backbone, spec)
+    student.objective = build_objective(objective, student.backbone, student.latent_size, embedding_size, reduction)
     student.autocast_dtype = torch.bfloat16 if is_bfloat16 else None
     engine = make_engine(student, make_optimizer(student, settings.learning_rate, settings.weight_decay))
     train, dev = JudgedPairs.load(splits / "train"), JudgedPairs.load(splits / "dev")

@@ -1,6 +1,6 @@
 """The student: a cross-encoder with a latent that is taught to hold the teacher's rationale, and kept at inference.
 
-B batch, L tokens, D hidden size of the backbone, R width of the latent, E size of the rationale embedding, C classes.
+B batch, L tokens, D hidden size of the backbone, R width of the latent, C classes.
 Source: arXiv 2601.21611, section 5.
 """
 
@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel
 
 from raylib.config import Section
 from raylib.labels import LabelSchema
+from raylib.student.data import Targets
 from raylib.student.extractors import build_extractor
 
 
@@ -34,18 +35,18 @@ class StudentOutput(NamedTuple):
 
     logits_BC: torch.Tensor
     latent_BR: torch.Tensor
-    guide_BE: torch.Tensor | None  # the latent in the space of the rationale embeddings; None without a projection
+    hidden_BLD: torch.Tensor
+    auxiliary_B: torch.Tensor | None  # the objective's loss of each pair; None without an objective or targets
 
 
 class Student(nn.Module):
     """Backbone, extractor and one linear head over [h_cls ; r] (eq. 7).
 
     With extractor `none` the latent is h_cls itself and the head sees h_cls once: [h_cls ; h_cls] would be the same
-    function class with twice the step size. `projection` maps r to the size of e_cot; it exists in training only.
+    function class with twice the step size. `objective` is what else it learns; it exists in training only.
     """
 
-    def __init__(self, backbone: nn.Module, spec: StudentSpec, embedding_size: int | None = None) -> None:
-        """`embedding_size` is dim(e_cot) when the student trains with guidance, else None."""
+    def __init__(self, backbone: nn.Module, spec: StudentSpec) -> None:
         super().__init__()
         self.spec = spec
         self.backbone = backbone
@@ -53,16 +54,16 @@ class Student(nn.Module):
             backbone.pooler = None  # type: ignore[assignment]  # [CLS] is used as it is; unused weights would get no gradient
         size: int = backbone.config.hidden_size  # type: ignore[union-attr, assignment]
         self.extractor = build_extractor(spec.extractor, size, spec.width)
-        latent_size = size if self.extractor is None else int(self.extractor.width)  # type: ignore[arg-type]
-        fused_size = size if self.extractor is None else size + latent_size
+        self.latent_size = size if self.extractor is None else int(self.extractor.width)  # type: ignore[arg-type]
+        fused_size = size if self.extractor is None else size + self.latent_size
         self.head = nn.Linear(fused_size, len(spec.label_schema.names))
-        self.projection = None if embedding_size is None else nn.Linear(latent_size, embedding_size)
+        self.objective: nn.Module | None = None
         self.autocast_dtype: torch.dtype | None = None  # set to bfloat16 for mixed-precision training
 
     @classmethod
-    def from_backbone(cls, path: str, spec: StudentSpec, embedding_size: int | None = None) -> Self:
-        """A student on the pre-trained encoder at `path`; extractor, head and projection are new."""
-        return cls(AutoModel.from_pretrained(path, dtype=torch.float32), spec, embedding_size)
+    def from_backbone(cls, path: str, spec: StudentSpec) -> Self:
+        """A student on the pre-trained encoder at `path`; extractor and head are new."""
+        return cls(AutoModel.from_pretrained(path, dtype=torch.float32), spec)
 
     @classmethod
     def from_config(cls, backbone_config: Mapping[str, Any], spec: StudentSpec) -> Self:
@@ -71,8 +72,18 @@ class Student(nn.Module):
         config = AutoConfig.for_model(backbone_config["model_type"], **values)
         return cls(AutoModel.from_config(config, dtype=torch.float32), spec)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **segments: torch.Tensor) -> StudentOutput:
-        """Logits and latent of tokenised pairs; `segments` is token_type_ids where the backbone has segments."""
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        targets: Targets | None = None,
+    ) -> StudentOutput:
+        """Logits and latent of tokenised pairs, with `targets` the objective's losses too.
+
+        `token_type_ids` where the backbone has segments.
+        """
+        segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         with torch.autocast(input_ids.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
             encoded = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **segments)
         # The extractor and the head are cheap, and sums over tokens lose digits in bfloat16: float32 from here on.
@@ -83,5 +94,8 @@ class Student(nn.Module):
         else:
             latent_BR = self.extractor(hidden_BLD, attention_mask.bool())
             fused_BF = torch.cat([cls_BD, latent_BR], dim=1)
-        guide_BE = None if self.projection is None else self.projection(latent_BR)
-        return StudentOutput(self.head(fused_BF), latent_BR, guide_BE)
+        output = StudentOutput(self.head(fused_BF), latent_BR, hidden_BLD, None)
+        if self.objective is None or targets is None:
+            return output
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **segments}
+        return output._replace(auxiliary_B=self.objective(self, output, inputs, targets))

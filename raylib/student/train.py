@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from raylib.student.data import JudgedPairs, PairTokenizer, epoch_batches
-from raylib.student.loss import pair_losses, total_loss
+from raylib.student.loss import classification_losses, total_loss
+from raylib.student.objectives import Crsd
 
 MAX_GRADIENT_NORM = 1.0
 
@@ -20,7 +21,7 @@ class Engine(Protocol):
     module: nn.Module
     optimizer: Any
 
-    def __call__(self, **inputs: torch.Tensor) -> Any:
+    def __call__(self, **inputs: Any) -> Any:
         """Forward pass."""
 
     def backward(self, loss: torch.Tensor) -> Any:
@@ -37,7 +38,7 @@ class TorchEngine:
         self.module = module
         self.optimizer = make_optimizer(module, learning_rate, weight_decay)
 
-    def __call__(self, **inputs: torch.Tensor) -> Any:
+    def __call__(self, **inputs: Any) -> Any:
         """Forward pass."""
         return self.module(**inputs)
 
@@ -71,7 +72,6 @@ class TrainSettings:
     seed: int
     weight_decay: float = 0.01
     guidance_weight: float = 0.1
-    reduction: str = "mean"
     class_weight_C: tuple[float, ...] | None = None
 
 
@@ -116,6 +116,7 @@ def train_epoch(
     # Dropout must not depend on how many epochs this process has seen: a resumed run repeats the same numbers.
     torch.manual_seed((settings.seed * 10_007 + epoch) * 1_009 + rank)
     engine.module.train()
+    with_reasoning = isinstance(engine.module.objective, Crsd)
     trajectory = []
     for number, batch in enumerate(batches):
         for group in engine.optimizer.param_groups:
@@ -124,18 +125,10 @@ def train_epoch(
             )
         mine = batch[rank::num_workers]
         rows = mine if len(mine) else batch[:1]
-        output = engine(**tokenizer.collate(data.pairs, rows, device))
-        has_target = data.target_NE.shape[1] > 0 and output.guide_BE is not None
-        losses = pair_losses(
-            output.logits_BC,
-            torch.from_numpy(data.gold_N[rows]).to(device),
-            output.guide_BE,
-            torch.from_numpy(data.target_NE[rows]).to(device) if has_target else None,
-            torch.from_numpy(data.has_guidance_N[rows]).to(device),
-            settings.reduction,
-            class_weight_C,
-        )
-        loss = total_loss(losses, settings.guidance_weight, len(batch) / num_workers)
+        targets = data.targets(rows, tokenizer, device, with_reasoning)
+        output = engine(**tokenizer.collate(data.pairs, rows, device), targets=targets)
+        classification_B = classification_losses(output.logits_BC, targets.gold_B, class_weight_C)
+        loss = total_loss(classification_B, output.auxiliary_B, settings.guidance_weight, len(batch) / num_workers)
         engine.backward(loss if len(mine) else loss * 0.0)
         engine.step()
         trajectory.append(loss.item() if len(mine) else 0.0)

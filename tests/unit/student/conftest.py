@@ -9,6 +9,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from raylib.labels import LabelSchema
 from raylib.student.data import JudgedPairs, PairTokenizer
 from raylib.student.model import Student, StudentSpec
+from raylib.student.objectives import build_objective
 
 WORDS = ["red", "blue", "green", "shoe", "boot", "lace", "phone", "case", "big", "small", "acme", "zeta"]
 
@@ -27,13 +28,16 @@ def tokenizer():
 
 @pytest.fixture
 def make_student():
-    def make(extractor="gat", embedding_size=None, width=None, seed=0):
+    def make(extractor="gat", embedding_size=None, width=None, seed=0, objective=None):
         torch.manual_seed(seed)
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
         dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.3}
         backbone = BertModel(BertConfig(vocab_size=4 + len(WORDS), max_position_embeddings=64, **sizes, **dropout))
         spec = StudentSpec(label_schema=LabelSchema.load("graded3"), extractor=extractor, width=width, max_length=16)
-        return Student(backbone, spec, embedding_size)
+        student = Student(backbone, spec)
+        objective = objective or ("lrkd" if embedding_size else "bert")
+        student.objective = build_objective(objective, backbone, student.latent_size, embedding_size)
+        return student
 
     return make
 
@@ -43,7 +47,7 @@ def make_judged(tokenizer):
     """N synthetic pairs whose class is the number of words that query and title share."""
     import numpy as np
 
-    def make(num_pairs=24, embedding_size=0, seed=0):
+    def make(num_pairs=24, embedding_size=0, seed=0, with_rationales=False):
         generator = np.random.default_rng(seed)
         queries, titles, gold = [], [], []
         for _ in range(num_pairs):
@@ -53,14 +57,22 @@ def make_judged(tokenizer):
             queries.append(" ".join(query))
             titles.append(" ".join(title))
         pairs = PairTokenizer(tokenizer, 16).encode(queries, titles)
+        target_NE = generator.standard_normal((num_pairs, embedding_size)).astype(np.float32)
+        has_guidance_N = generator.random(num_pairs) < 0.7
+        spoken = zip(titles, has_guidance_N, strict=True)
+        texts = [title if with_rationales and is_guided else None for title, is_guided in spoken]
+        rationales = PairTokenizer(tokenizer, 16).encode_rationales(texts, 8)
         return JudgedPairs(
             pairs.tokens_T,
             pairs.starts_N1,
             pairs.item_start_N,
             np.array([f"{n:016x}" for n in range(num_pairs)]),
             np.array(gold, np.int64),
-            generator.standard_normal((num_pairs, embedding_size)).astype(np.float32),
-            generator.random(num_pairs) < 0.7,
+            target_NE,
+            has_guidance_N,
+            rationales.values_T,
+            rationales.starts_N1,
+            generator.integers(0, 3, len(pairs.tokens_T)) if with_rationales else pairs.tokens_T[:0],
         )
 
     return make

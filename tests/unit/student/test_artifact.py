@@ -21,7 +21,7 @@ def test_comes_back_with_the_same_answers_and_no_projection(saved):
     student, path = saved
     loaded, tokenizer = load_student(path)
     assert loaded.spec == student.spec
-    assert loaded.projection is None
+    assert loaded.objective is None
     assert torch.equal(loaded(**INPUTS).logits_BC, student(**INPUTS).logits_BC)
     assert tokenizer("red", "shoe")["input_ids"] == [2, 4, 3, 7, 3]
 

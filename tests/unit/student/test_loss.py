@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from raylib.student.loss import guidance_losses, pair_losses, total_loss
+from raylib.student.loss import classification_losses, total_loss
+from raylib.student.objectives.lrkd import guidance_losses
 
 LOGITS_BC = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]])
 LABEL_B = torch.tensor([0, 2])
@@ -16,10 +17,12 @@ def test_guidance_is_mean_or_sum_of_squares():
 
 
 def test_total_is_eq_9_over_all_pairs():
-    losses = pair_losses(LOGITS_BC, LABEL_B, GUIDE_BE, TARGET_BE, BOTH, "sum")
+    classification_B = classification_losses(LOGITS_BC, LABEL_B)
+    guidance_B = guidance_losses(GUIDE_BE, TARGET_BE, BOTH, "sum")
     cross_entropy = -LOGITS_BC.log_softmax(1)[[0, 1], LABEL_B]
     expected = (cross_entropy.sum() + 0.1 * 30.0) / 2
-    assert total_loss(losses, 0.1, 2).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert total_loss(classification_B, guidance_B, 0.1, 2).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert total_loss(classification_B, None, 0.1, 2).item() == pytest.approx(cross_entropy.mean().item(), rel=1e-6)
 
 
 def test_pair_without_guidance_gets_no_gradient_whatever_its_target_holds():
@@ -33,10 +36,9 @@ def test_pair_without_guidance_gets_no_gradient_whatever_its_target_holds():
 
 
 def test_class_weight_multiplies_its_own_pairs_only():
-    plain = pair_losses(LOGITS_BC, LABEL_B, None, None, BOTH).classification_B
-    weighted = pair_losses(LOGITS_BC, LABEL_B, None, None, BOTH, class_weight_C=torch.tensor([1.0, 1.0, 3.0]))
-    torch.testing.assert_close(weighted.classification_B, plain * torch.tensor([1.0, 3.0]))
-    assert weighted.guidance_B.tolist() == [0.0, 0.0]
+    plain_B = classification_losses(LOGITS_BC, LABEL_B)
+    weighted_B = classification_losses(LOGITS_BC, LABEL_B, torch.tensor([1.0, 1.0, 3.0]))
+    torch.testing.assert_close(weighted_B, plain_B * torch.tensor([1.0, 3.0]))
 
 
 def test_unknown_reduction_is_refused():

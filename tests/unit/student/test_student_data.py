@@ -84,6 +84,9 @@ def test_stored_pairs_come_back(make_judged, tmp_path, num_pairs, embedding_size
             empty.starts_N1,
             empty.item_start_N,
             *(getattr(judged, name)[:0] for name in ("pair_id_N", "gold_N", "target_NE", "has_guidance_N")),
+            judged.rationale_T[:0],
+            empty.starts_N1,
+            judged.tags_T[:0],
         )
     judged.save(tmp_path)
     loaded = JudgedPairs.load(tmp_path)

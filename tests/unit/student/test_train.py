@@ -60,11 +60,11 @@ def test_guidance_weight_zero_equals_no_guidance(make_student, make_judged, toke
         num_epochs=1, global_batch=8, learning_rate=1e-3, warmup_ratio=0.0, seed=0, guidance_weight=0.0
     )
     guided, alone = make_student(embedding_size=5), make_student()
-    alone.load_state_dict({name: v for name, v in guided.state_dict().items() if not name.startswith("projection")})
+    alone.load_state_dict({name: v for name, v in guided.state_dict().items() if not name.startswith("objective")})
     pair_tokenizer = PairTokenizer(tokenizer, 16)
     for student, size in ((guided, 5), (alone, 0)):
         train_epoch(SharedEngine(student, 1), make_judged(24, size), pair_tokenizer, settings, 0)
-    assert not guided.projection.weight.grad.any()
+    assert not guided.objective.projection.weight.grad.any()
     gradients = dict(guided.named_parameters())
     for name, parameter in alone.named_parameters():
         torch.testing.assert_close(parameter.grad, gradients[name].grad, rtol=1e-5, atol=1e-6, msg=name)
@@ -79,7 +79,8 @@ def test_guidance_pulls_the_latent_to_its_embedding(make_student, make_judged, t
     engine = TorchEngine(student, settings.learning_rate, 0.0)
 
     def distance():
-        guide_BE = student(**pair_tokenizer.collate(data.pairs, torch.arange(24).numpy())).guide_BE
+        latent_BR = student(**pair_tokenizer.collate(data.pairs, torch.arange(24).numpy())).latent_BR
+        guide_BE = student.objective.projection(latent_BR)
         guided = torch.from_numpy(data.has_guidance_N)
         return (guide_BE - torch.from_numpy(data.target_NE))[guided].square().mean().item()
 
