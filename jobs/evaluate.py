@@ -22,8 +22,9 @@ class EvaluateConfig(JobConfig):
     pairs: str = Field(description="run directory of jobs.prepare")
     label_schema: str = Field(description="name of a shipped label schema, or path of a YAML file")
     split: Literal["train", "dev", "test"] = Field("test", description="split on which students are measured")
-    students: dict[str, str] = Field(
-        default_factory=dict, description="name -> run directory with a scores table (jobs.distill), in report order"
+    students: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="name -> run directory with a scores table (jobs.distill), or several whose mean is one student",
     )
     teachers: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(
         default_factory=dict, description="name -> run directories of jobs.annotate by that teacher, in report order"
@@ -47,9 +48,11 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     if directory.is_done:
         return directory.metrics()
     teacher_runs = {f"teachers.{name}.{i}": uri for name, uris in config.teachers.items() for i, uri in enumerate(uris)}
+    students = {name: [uris] if isinstance(uris, str) else uris for name, uris in config.students.items()}
+    student_runs = {f"students.{name}.{i}": uri for name, uris in students.items() for i, uri in enumerate(uris)}
     inputs = {
         "pairs": config.pairs,
-        **{f"students.{name}": uri for name, uri in config.students.items()},
+        **student_runs,
         **teacher_runs,
         **{f"runs.{name}": uri for name, uri in config.runs.items()},
     }

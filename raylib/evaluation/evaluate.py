@@ -9,7 +9,7 @@ import numpy as np
 
 from raylib.errors import ConfigError, InputError
 from raylib.evaluation.baselines import majority, tfidf_logistic_regression
-from raylib.evaluation.inputs import Judged, read_answers, read_judged, read_probs
+from raylib.evaluation.inputs import Judged, read_answers, read_ensemble, read_judged
 from raylib.evaluation.students import compare, summarize
 from raylib.evaluation.teachers import summarize_teacher
 from raylib.evaluation.votes import compare_teachers, perspective_votes
@@ -23,7 +23,7 @@ def evaluate(
     pairs: str,
     schema: LabelSchema,
     split: str,
-    students: Mapping[str, str],
+    students: Mapping[str, str | Sequence[str]],
     teachers: Mapping[str, Sequence[str]],
     runs: Mapping[str, str],
     num_bootstrap: int,
@@ -43,8 +43,8 @@ def evaluate(
         raise InputError(f"{pairs}: no judged pair in split {split!r}; judged pairs by split: {dict(Counter(split_N))}")
     probs, unscored = {}, {}
     is_common_N = np.ones(len(wanted), dtype=bool)
-    for name, uri in students.items():
-        probs[name], is_scored_N = read_probs(uri, wanted, len(schema.names))
+    for name, uris in students.items():
+        probs[name], is_scored_N = read_ensemble(uris, wanted, len(schema.names))
         unscored[name] = int((~is_scored_N).sum())
         is_common_N &= is_scored_N
     if not is_common_N.any():

@@ -99,6 +99,13 @@ def read_probs(uri: str, judged: Judged, num_classes: int) -> tuple[Floats, np.n
     return probs_NC, is_scored_N
 
 
+def read_ensemble(uris: str | Sequence[str], judged: Judged, num_classes: int) -> tuple[Floats, np.ndarray]:
+    """`read_probs` of one model, or the mean probabilities of several and the pairs that all of them scored."""
+    found = [read_probs(uri, judged, num_classes) for uri in ([uris] if isinstance(uris, str) else uris)]
+    probs_NC: Floats = np.mean([probs for probs, _ in found], axis=0)
+    return probs_NC, np.all([is_scored for _, is_scored in found], axis=0)
+
+
 def read_answers(uris: Sequence[str], judged: Judged, schema: LabelSchema) -> Answers:
     """The answers of one teacher, from one or more rationales runs, that belong to judged pairs.
 

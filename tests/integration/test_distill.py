@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from jobs.distill import DistillConfig, StudentWorkers, run
+from jobs.distill import DistillConfig, Guidance, StudentWorkers, run
 from raylib import tables
 from raylib.config import ConfigError
 from raylib.ray_session import ray_session
@@ -144,6 +144,20 @@ def test_two_workers_equal_one_also_when_one_is_killed(by_one_worker, make_confi
     for name, value in weights(by_one_worker[0]).items():
         torch.testing.assert_close(weights(output)[name], value, rtol=2e-3, atol=2e-3, msg=name)
     shutil.rmtree(output)
+
+
+def test_a_rival_learns_from_the_rationales_and_leaves_nothing_of_itself(make_config, data, tmp_path):
+    counts = {"bucket": 0, "sample": 0, "finish_reason": "stop", "prompt_tokens": 1, "generated_tokens": 1}
+    rows = [
+        {"pair_id": row["pair_id"], "perspective": "unified", "rationale": row["title"], "label": row["gold"], **counts}
+        for row in data["rows"]
+    ]
+    rows = [{**row, "fingerprint": "f"} for row in rows]
+    tables.write_parquet(f"{tmp_path}/said/a.parquet", tables.RATIONALES, [tables.rows_batch(rows, tables.RATIONALES)])
+    learnt = {"guidance": Guidance(rationales=f"{tmp_path}/said"), "embeddings": None, "extractor": "none"}
+    metrics = run(make_config(tmp_path / "out", objective="crsd", num_epochs=1, **learnt))
+    assert metrics["guidance"]["guided"] > 30
+    assert not [name for name in weights(tmp_path / "out") if name.startswith("objective")]
 
 
 def test_impossible_combinations_are_all_named():

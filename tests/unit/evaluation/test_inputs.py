@@ -1,10 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from raylib import tables
 from raylib.errors import InputError
-from raylib.evaluation.inputs import read_judged
+from raylib.evaluation.inputs import read_ensemble, read_judged
 from raylib.labels import LabelSchema
 
 ESCI = LabelSchema.load("esci")
@@ -33,3 +34,19 @@ def test_a_table_without_gold_is_refused(tmp_path):
     uri = write(tmp_path, [{"pair_id": "p", "query": "a", "locale": "en", "gold": None, "segment": None}])
     with pytest.raises(InputError, match="none of 1 pairs has a gold label"):
         read_judged(uri, ESCI)
+
+
+def test_an_ensemble_is_the_mean_over_the_pairs_that_all_of_its_students_scored(tmp_path):
+    texts = {"query": "a", "locale": "en", "gold": "Exact", "segment": None}
+    judged, _ = read_judged(write(tmp_path / "pairs", [{"pair_id": f"p{i}", **texts} for i in range(3)]), ESCI)
+    for name, scored in (("one", {"p0": 1.0, "p1": 1.0}), ("two", {"p1": 0.0, "p0": 0.5, "p2": 1.0})):
+        rows = [
+            {"pair_id": pair_id, "probs": [exact, 0.0, 0.0, 1 - exact], "label": "Exact", "score": exact, "tier": 4}
+            for pair_id, exact in scored.items()
+        ]
+        batch = tables.rows_batch(rows, tables.SCORES)
+        tables.write_parquet(f"{tmp_path}/{name}/a.parquet", tables.SCORES, [batch])
+    probs_NC, is_scored_N = read_ensemble([f"{tmp_path}/one", f"{tmp_path}/two"], judged, 4)
+    assert is_scored_N.tolist() == [True, True, False]
+    np.testing.assert_allclose(probs_NC[:2, 0], [0.75, 0.5])
+    assert read_ensemble(f"{tmp_path}/two", judged, 4)[1].all()
