@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import math
 import os
 import queue
 import threading
@@ -20,7 +21,9 @@ from raylib.tables import write_text
 
 MAX_START_FAILURES = 2  # in a row, after which the job fails
 MAX_UNITS_PER_TASK = 64
-TASKS_PER_ENGINE = 16  # enough that engines end together, few enough that they seldom drain
+TASKS_PER_ENGINE = 16  # enough that engines end together
+MIN_REQUESTS_PER_TASK = 1024  # at the end of a task the engine drains, which costs less the longer the task is
+MIN_TASKS_PER_ENGINE = 2
 PROGRESS_EVERY_S = 5.0
 SAVE_EVERY_S = 30.0
 
@@ -49,6 +52,14 @@ def annotate_units(task: AnnotationTask, num_engines: int, num_cpus: float, limi
     return progress
 
 
+def size_of_tasks(num_units: int, num_engines: int, requests_per_unit: float) -> int:
+    """Units that an engine is given at once: few, so that all engines end together, and yet enough to keep it full."""
+    shared = num_units // (TASKS_PER_ENGINE * num_engines)
+    full = math.ceil(MIN_REQUESTS_PER_TASK / max(requests_per_unit, 1))
+    fair = math.ceil(num_units / (MIN_TASKS_PER_ENGINE * num_engines))
+    return max(1, min(MAX_UNITS_PER_TASK, max(shared, min(full, fair))))
+
+
 def _run(
     task: AnnotationTask, left: list[int], num_engines: int, num_cpus: float, limits: Limits, progress: Progress
 ) -> None:
@@ -65,7 +76,8 @@ def _run(
     context.target_max_block_size = 1
     context.max_consecutive_actor_init_deaths = MAX_START_FAILURES
     context.enable_progress_bars = False
-    units_per_task = max(1, min(MAX_UNITS_PER_TASK, len(left) // (TASKS_PER_ENGINE * num_engines)))
+    requests_per_unit = task.plan.num_pairs * len(task.perspectives) * task.samples / task.plan.num_units
+    units_per_task = size_of_tasks(len(left), num_engines, requests_per_unit)
     with ray.data.DataContext.current(context):
         dataset = ray.data.from_items(
             [{"unit": index} for index in left], override_num_blocks=-(-len(left) // units_per_task)
