@@ -3,13 +3,14 @@
 import contextlib
 import itertools
 import json
-import math
 import os
 import queue
 import threading
 import time
 from collections.abc import Generator, Iterator
 from typing import Any
+
+import pyarrow as pa
 
 from raylib.annotation.annotator import AnnotationTask, Annotator
 from raylib.annotation.heartbeat import Board
@@ -21,9 +22,7 @@ from raylib.tables import write_text
 
 MAX_START_FAILURES = 2  # in a row, after which the job fails
 MAX_UNITS_PER_TASK = 64
-TASKS_PER_ENGINE = 16  # enough that engines end together
-MIN_REQUESTS_PER_TASK = 1024  # at the end of a task the engine drains, which costs less the longer the task is
-MIN_TASKS_PER_ENGINE = 2
+SHARES_PER_ENGINE = 4  # parts of what is left, of which an engine is given one
 PROGRESS_EVERY_S = 5.0
 SAVE_EVERY_S = 30.0
 
@@ -52,12 +51,17 @@ def annotate_units(task: AnnotationTask, num_engines: int, num_cpus: float, limi
     return progress
 
 
-def size_of_tasks(num_units: int, num_engines: int, requests_per_unit: float) -> int:
-    """Units that an engine is given at once: few, so that all engines end together, and yet enough to keep it full."""
-    shared = num_units // (TASKS_PER_ENGINE * num_engines)
-    full = math.ceil(MIN_REQUESTS_PER_TASK / max(requests_per_unit, 1))
-    fair = math.ceil(num_units / (MIN_TASKS_PER_ENGINE * num_engines))
-    return max(1, min(MAX_UNITS_PER_TASK, max(shared, min(full, fair))))
+def sizes_of_tasks(num_units: int, num_engines: int) -> list[int]:
+    """Units that engines are given at a time: many at first, one by one at the end (guided self-scheduling).
+
+    At the end of a task its engine drains, which costs less the longer the task is; at the end of the run engines
+    wait for the last task, which costs less the shorter it is.
+    """
+    sizes = []
+    while num_units:
+        sizes.append(max(1, min(MAX_UNITS_PER_TASK, num_units // (SHARES_PER_ENGINE * num_engines))))
+        num_units -= sizes[-1]
+    return sizes
 
 
 def _run(
@@ -76,15 +80,13 @@ def _run(
     context.target_max_block_size = 1
     context.max_consecutive_actor_init_deaths = MAX_START_FAILURES
     context.enable_progress_bars = False
-    requests_per_unit = task.plan.num_pairs * len(task.perspectives) * task.samples / task.plan.num_units
-    units_per_task = size_of_tasks(len(left), num_engines, requests_per_unit)
+    units = iter(left)
+    tasks = [list(itertools.islice(units, size)) for size in sizes_of_tasks(len(left), num_engines)]
     with ray.data.DataContext.current(context):
-        dataset = ray.data.from_items(
-            [{"unit": index} for index in left], override_num_blocks=-(-len(left) // units_per_task)
-        ).map_batches(
+        dataset = ray.data.from_arrow([pa.table({"unit": task_units}) for task_units in tasks]).map_batches(
             Annotator,
             fn_constructor_args=(task, board),
-            batch_size=units_per_task,
+            batch_size=None,  # a task is a block
             compute=ray.data.ActorPoolStrategy(size=num_engines),
             num_cpus=num_cpus,
             num_gpus=num_gpus or None,
