@@ -15,11 +15,12 @@ SMALLER = {
     "prepare": {"num_buckets": 2},
     "annotate": {"max_pairs": 24, "engine": {"dtype": "float32", "num_cpus": 2, "enforce_eager": True}},
     "curate": {"on_empty_class": "count"},
+    "sft": {"num_epochs": 1.0},
     "distill": {"num_epochs": 1, "max_length": 48},
     "serve": {"parity_rows": 20, "port": 18432},
 }
-# for more lines of the report: two more starts of vLLM, another training
-ONLY_EVALUATED = ("unified_base", "unified_sft", "student_bert")
+# more starts of vLLM and another training, of kinds that the other stages have too
+LEFT_OUT = ("unified_base", "annotate_sft", "unified_sft", "student_bert")
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,15 @@ def finished(tmp_path_factory):
     """The shipped demo with fewer rows, run once; (configuration, summary)."""
     content = read_yaml(DEMO)
     content["output"] = str(tmp_path_factory.mktemp("demo"))
-    content["stages"] = [stage for stage in content["stages"] if stage["name"] not in ONLY_EVALUATED]
+    content["stages"] = [stage for stage in content["stages"] if stage["name"] not in LEFT_OUT]
     for stage in content["stages"]:
         stage["settings"] = {**stage["settings"], **SMALLER.get(stage["job"], {})}
+        if stage["name"] == "curate_dpo":
+            stage["settings"]["rationales"] = "@annotate_base"
         if stage["name"] == "unified_dpo":
-            stage["settings"]["max_pairs"] = None  # the student wants guidance for every pair
+            stage["settings"]["max_pairs"] = 80  # enough that some guide the student
         if stage["name"] == "evaluate":
+            del stage["settings"]["runs"]["annotate SFT"]
             stage["settings"]["teachers"] = {"base": ["@annotate_base"], "SFT+DPO": ["@unified_dpo"]}
             stage["settings"]["students"] = {"LRKD GAT": "@student_lrkd_gat"}
     config = PipelineConfig.from_mapping(content, "demo")
