@@ -1,17 +1,19 @@
 """Memory: what this process and all it started took at most, and what training a model will take."""
 
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
 import psutil
 
 SAMPLE_EVERY_S = 1.0
+MAX_SHARE = 0.02  # of the time spent on looking: a dozen processes with gigabytes mapped take a tenth of a second
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class PeakMemory:
-    """Context manager; afterwards `peak_bytes` is the largest sum seen, sampled every second.
+    """Context manager; afterwards `peak_bytes` is the largest sum seen, sampled every second, or less often.
 
     Counts proportional set sizes (PSS), so that pages which processes share, such as Ray's object store, count once.
     Workers of a remote cluster are not children of this process and are not seen.
@@ -32,8 +34,9 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while True:
+            started_s = time.monotonic()
             self.peak_bytes = max(self.peak_bytes, tree_memory_bytes())
-            if self._stop.wait(SAMPLE_EVERY_S):
+            if self._stop.wait(max(SAMPLE_EVERY_S, (time.monotonic() - started_s) / MAX_SHARE)):
                 return
 
 
