@@ -32,6 +32,8 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(runtime_env=runtime_env)
     else:
+        # Ray runs workers at niceness 15, behind everything else: on a machine of its own they are what should run.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(
             "local",  # without it Ray joins whatever cluster it finds on the machine
             num_cpus=num_cpus,
