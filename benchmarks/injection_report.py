@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from benchmarks.provenance import describe, provenance
+from benchmarks.provenance import describe, provenance, shown_command
 from raylib.evaluation.resampling import mean_interval
 from raylib.prompts.attacks import Suite
 
@@ -66,7 +66,7 @@ def summary(
         if row["variant"] != CLEAN:
             lengths.setdefault((row["source"], row["attack"]), []).append(row["num_tokens"])
     return {
-        **provenance(f"python -m benchmarks.injection {' '.join(sys.argv[1:])}"),
+        **provenance(shown_command("benchmarks.injection", sys.argv[1:])),
         "num_pairs": asked[CLEAN],
         "num_attacks": len(suite.attacks),
         "num_locales": len({attack.locale for attack in suite.attacks}),

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ import psutil
 from raylib.runs import commit, package_versions
 
 CPUINFO = Path("/proc/cpuinfo")
+
+
+def shown_command(module: str, words: Sequence[str]) -> str:
+    """The command as anybody would type it: an absolute path is of one machine and becomes DIR."""
+    return " ".join(["python -m", module, *("DIR" if word.startswith("/") else word for word in words)])
 
 
 def provenance(command: str) -> dict[str, Any]:

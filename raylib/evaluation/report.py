@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from raylib.evaluation import plots
-from raylib.evaluation.votes import UNIFIED
+from raylib.prompts import UNIFIED
 
 Metrics = Mapping[str, Any]
 

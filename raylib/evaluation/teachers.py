@@ -26,7 +26,8 @@ from raylib.evaluation.metrics import (
     reliability,
 )
 from raylib.evaluation.resampling import confusion_replicates, headline, mean_interval, measured
-from raylib.evaluation.votes import ALL, UNIFIED, Vote, agreement, perspective_votes
+from raylib.evaluation.votes import ALL, Vote, agreement, perspective_votes
+from raylib.prompts import UNIFIED
 
 
 def pass_at_k(num_right_N: Ints, num_tries_N: Ints, k: int) -> Floats:

@@ -13,9 +13,9 @@ import numpy as np
 from raylib.evaluation.inputs import Answers, Judged
 from raylib.evaluation.metrics import NO_LABEL, Ints
 from raylib.evaluation.resampling import difference
+from raylib.prompts import UNIFIED
 
 ALL = "all perspectives"
-UNIFIED = "unified"  # the instruction that names no perspective
 
 
 @dataclass(frozen=True)
