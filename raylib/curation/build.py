@@ -77,7 +77,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Judged:
+class TrainingPair:
     """A training pair with its answers and what each of them names."""
 
     pair: Row
@@ -105,7 +105,7 @@ class Curator:
         """Chat messages."""
         return self.unified.messages(self.schema, pair, self.num_few_shots)
 
-    def training_pairs(self, answered: Iterable[Answered], tally: Tally, by: str) -> Iterator[Judged]:
+    def training_pairs(self, answered: Iterable[Answered], tally: Tally, by: str) -> Iterator[TrainingPair]:
         """The judged pairs of the train split; the others are counted as skipped, `by` answer, perspective or pair.
 
         Raises InputError on a query of dev or test.
@@ -123,7 +123,7 @@ class Curator:
             check_not_held_out(item.pair, self.held_out)
             tally.facts["num_pairs"] += 1
             supports = [self.support(answer, item.pair, tally) for answer in item.answers]
-            yield Judged(item.pair, item.answers, supports)
+            yield TrainingPair(item.pair, item.answers, supports)
 
     def support(self, answer: Row, pair: Row, tally: Tally) -> Support:
         """What an answer names, counted; an answer without a label has said nothing."""
@@ -142,9 +142,9 @@ def sft_rows(answered: Iterable[Answered], curator: Curator, tally: Tally) -> It
     """Rows of the sft table, with the class under `gold`; one row in is one answer."""
     for item in curator.training_pairs(answered, tally, "answer"):
         kept, dropped = consistent_answers(item.answers, item.pair["gold"])
-        found = {id(answer): one for answer, one in zip(item.answers, item.supports, strict=True)}
-        dropped += [(answer, "unsupported") for answer in kept if not curator.is_faithful(found[id(answer)])]
-        kept = [answer for answer in kept if curator.is_faithful(found[id(answer)])]
+        found = {_place(answer): one for answer, one in zip(item.answers, item.supports, strict=True)}
+        dropped += [(answer, "unsupported") for answer in kept if not curator.is_faithful(found[_place(answer)])]
+        kept = [answer for answer in kept if curator.is_faithful(found[_place(answer)])]
         for answer, reason in dropped:
             tally.reject(reason, answer["pair_id"], answer["perspective"], sample=answer["sample"])
             tally.count(item.pair, answer["perspective"], False)
@@ -156,10 +156,15 @@ def sft_rows(answered: Iterable[Answered], curator: Curator, tally: Tally) -> It
                 "perspective": answer["perspective"],
                 "prompt": curator.prompt(item.pair),
                 "completion": completion(answer),
-                "unsupported": found[id(answer)].unsupported,
+                "unsupported": found[_place(answer)].unsupported,
                 "gold": item.pair["gold"],
                 "key": [answer["pair_id"], answer["perspective"], answer["sample"]],
             }
+
+
+def _place(answer: Row) -> tuple[str, int]:
+    """What names an answer among those of its pair."""
+    return answer["perspective"], answer["sample"]
 
 
 def conflict_rows(
@@ -193,12 +198,12 @@ def reward_rows(answered: Iterable[Answered], curator: Curator, tally: Tally, re
             tally.reject(str(ranked.reason), item.pair["pair_id"], "all")
             tally.count(item.pair, "all", False)
             continue
-        tally.count(item.pair, item.answers[ranked.rejected]["perspective"], True)
+        tally.count(item.pair, "all", True)
         row = _preference(item, curator, tally, ranked.chosen, ranked.rejected)
         yield {**row, "chosen_reward": scores[ranked.chosen], "rejected_reward": scores[ranked.rejected]}
 
 
-def _preference(item: Judged, curator: Curator, tally: Tally, chosen: int, rejected: int) -> Row:
+def _preference(item: TrainingPair, curator: Curator, tally: Tally, chosen: int, rejected: int) -> Row:
     winner, loser = item.answers[chosen], item.answers[rejected]
     tally.facts[f"chosen_from_{winner['perspective']}"] += 1
     return {

@@ -153,6 +153,7 @@ def test_answers_that_name_what_the_pair_does_not_hold_are_counted_and_can_be_le
 def test_rewards_choose_the_faithful_right_answer(tmp_path: Path) -> None:
     metrics = curate(tmp_path, "rewards", KETTLES, SAID)
     assert (metrics["rows_in"], metrics["rows_out"], metrics["rejected"]) == (3, 1, {"no_margin": 2})
+    assert metrics["yields"]["perspective"] == {"all": {"rows_in": 3, "rows_out": 1, "yield": 0.3333}}
     (row,) = tables.read_table(f"{tmp_path}/out", tables.PREFERENCES).to_pylist()
     assert row["chosen"] == "a red Norvik, as asked\nLabel: Exact"
     assert row["chosen_unsupported"] == 0.0
