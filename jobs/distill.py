@@ -9,7 +9,7 @@ a rerun of the job. The epoch with the best dev macro-F1 becomes the student.
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,7 +35,21 @@ class Guidance(Section):
     rationales: str | None = Field(
         None, description="run directory of annotate, for ced_kd, mkd and crsd: one answer a pair; else null"
     )
-    perspective: str = Field("unified", description="whose answers of `rationales` they are")
+    perspective: str = Field("unified", description="whose answers of `rationales` and `soft_labels` they are")
+    soft_labels: str | None = Field(
+        None, description="run directory of annotate with label_probs: the teacher's classes, learnt by KL; else null"
+    )
+    soft_weight: float = Field(1.0, gt=0.0, description="weight of that divergence beside the gold classes")
+
+
+class Schedule(Section):
+    """How the learning rate goes, and when it ends."""
+
+    warmup_ratio: float = Field(0.1, ge=0.0, lt=1.0, description="share of updates with rising rate; not published")
+    weight_decay: float = Field(0.01, ge=0.0, description="AdamW's, on matrices only; not published, BERT's own")
+    patience: int | None = Field(
+        None, ge=1, description="stop after so many epochs without a better dev macro-F1; null: train all of them"
+    )
 
 
 class StudentWorkers(Section):
@@ -52,14 +66,16 @@ class DistillConfig(JobConfig):
 
     output: str = Field(description="run directory to write; a path that all nodes mount")
     pairs: str = Field(description="run directory of prepare")
-    embeddings: str | None = Field(None, description="run directory of embed, for objective lrkd; else null")
+    embeddings: str | Annotated[tuple[str, ...], Field(strict=False)] | None = Field(
+        None, description="run directory of embed, for objective lrkd; several: a latent for each; else null"
+    )
     label_schema: str = Field(description="shipped label schema, or path of a YAML file")
     backbone: str = Field("minilm", description="encoder: minilm, a directory or a Hugging Face id")
     objective: Literal["bert", "lrkd", "ced_kd", "mkd", "crsd"] = Field(
         "lrkd", description="bert: classes only; lrkd: the latent is guided; the others are published rivals"
     )
     extractor: Literal["none", "mlp", "poly", "gat"] = Field("gat", description="what makes the latent (eq. 10-16)")
-    width: int | None = Field(None, ge=1, description="dimension of the latent; null = hidden size of the backbone")
+    width: int | None = Field(None, ge=1, description="dimension of a latent; null = hidden size of the backbone")
     guidance: Guidance = Guidance()  # type: ignore[call-arg]  # pydantic's mypy plugin is not used
     item_fields: tuple[Literal["title", "brand", "category", "attributes"], ...] = Field(
         ("title", "brand"), strict=False, min_length=1, description="item text"
@@ -68,9 +84,9 @@ class DistillConfig(JobConfig):
     num_epochs: int = Field(5, ge=1, description="passes over the training pairs; published: 5")
     global_batch: int = Field(256, ge=1, description="pairs an update, over all workers; published: 256")
     learning_rate: float = Field(2e-6, gt=0.0, description="peak learning rate of AdamW; published: 2e-6")
-    weight_decay: float = Field(0.01, ge=0.0, description="AdamW's, on matrices only; not published, BERT's own")
-    warmup_ratio: float = Field(0.1, ge=0.0, lt=1.0, description="share of updates with rising rate; not published")
+    schedule: Schedule = Schedule()  # type: ignore[call-arg]
     class_weights: Literal["balanced"] | None = Field(None, description="balanced: each class weighs the same in total")
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="share of a gold label spread over all classes")
     seed: int = Field(0, ge=0, description="of initial weights, order and dropout")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the backbone's products in training")
     workers: StudentWorkers = StudentWorkers()  # type: ignore[call-arg]
@@ -84,9 +100,18 @@ class DistillConfig(JobConfig):
                 raise ValueError(f"{name}: objective {self.objective} {verb}")
         if self.global_batch % self.workers.num_workers:
             raise ValueError(f"global_batch {self.global_batch} is no multiple of {self.workers.num_workers} workers")
+        if self.extractor == "none" and len(self.sources) > 1:
+            raise ValueError(f"embeddings: {len(self.sources)} of them need as many latents, extractor none has one")
         if self.extractor in ("none", "poly") and self.width is not None:
             raise ValueError(f"width: extractor {self.extractor} has that of the backbone; leave it null")
         return self
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Run directories of embed."""
+        if self.embeddings is None:
+            return ()
+        return (self.embeddings,) if isinstance(self.embeddings, str) else self.embeddings
 
 
 def run(config: DistillConfig) -> dict[str, Any]:
@@ -95,33 +120,47 @@ def run(config: DistillConfig) -> dict[str, Any]:
     if run.is_done:
         return run.metrics()
     schema, backbone = LabelSchema.load(config.label_schema), resolve_model(config.backbone)
-    sources = {"pairs": config.pairs, "embeddings": config.embeddings, "rationales": config.guidance.rationales}
-    inputs = {name: uri for name, uri in sources.items() if uri}
+    guides = {"rationales": config.guidance.rationales, "soft_labels": config.guidance.soft_labels}
+    several = len(config.sources) > 1
+    inputs = {
+        "pairs": config.pairs,
+        **{f"embeddings_{k}" if several else "embeddings": uri for k, uri in enumerate(config.sources, 1)},
+        **{name: uri for name, uri in guides.items() if uri},
+    }
     for uri in inputs.values():
         require_done(uri)
     from transformers import AutoTokenizer
 
     from raylib.ray_deepspeed import Workers, fit
     from raylib.student.data import PairTokenizer
-    from raylib.student.dataset import read_guidance, read_rationales, write_splits
+    from raylib.student.dataset import read_guidance, read_rationales, read_soft_labels, write_splits
     from raylib.student.distillation import measure_scores
     from raylib.student.model import StudentSpec
     from raylib.student.train import TrainSettings
 
     splits = run.path("splits")
     tokenizer = PairTokenizer(AutoTokenizer.from_pretrained(backbone), config.max_length)
-    teacher = read_guidance(config.embeddings) if config.embeddings else None
-    if config.guidance.rationales:
-        teacher = read_rationales(config.guidance.rationales, config.guidance.perspective)
-    facts = write_splits(splits, config.pairs, teacher, schema, config.item_fields, tokenizer, config.guidance.pairs)
+    guide = config.guidance
+    teachers = [read_guidance(uri) for uri in config.sources]
+    if guide.rationales:
+        teachers = [read_rationales(guide.rationales, guide.perspective)]
+    soft = read_soft_labels(guide.soft_labels, guide.perspective, schema) if guide.soft_labels else None
+    facts = write_splits(splits, config.pairs, teachers, schema, config.item_fields, tokenizer, guide.pairs, soft)
     rows = facts.pop("rows")
     run.write_provenance(inputs, backbone=backbone, **facts)
     spec_fields = {"extractor", "width", "max_length", "item_fields"}
-    schedule_fields = {"num_epochs", "global_batch", "learning_rate", "warmup_ratio", "seed", "weight_decay"}
+    schedule_fields = {"num_epochs", "global_batch", "learning_rate", "seed", "label_smoothing"}
+    schedule = {
+        **config.model_dump(include=schedule_fields),
+        **config.schedule.model_dump(),
+        "guidance_weight": guide.weight,
+        "soft_weight": guide.soft_weight if soft else 0.0,
+    }
+    num_latents = max(1, len(config.sources))
     settings = {
         "backbone": backbone,
-        "spec": StudentSpec(label_schema=schema, **config.model_dump(include=spec_fields)),
-        "settings": TrainSettings(**config.model_dump(include=schedule_fields), guidance_weight=config.guidance.weight),
+        "spec": StudentSpec(label_schema=schema, num_latents=num_latents, **config.model_dump(include=spec_fields)),
+        "settings": TrainSettings(**schedule),
         "objective": config.objective,
         "reduction": config.guidance.reduction,
         "embedding_size": facts["embedding_size"],

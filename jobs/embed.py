@@ -7,9 +7,9 @@ One output file for each input file; a rerun of an interrupted job does only the
 
 import time
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raylib import tables
 from raylib.config import JobConfig, main
@@ -24,7 +24,10 @@ class EmbedConfig(JobConfig):
 
     output: str = Field(description="run directory to write")
     rationales: str = Field(description="run directory of annotate, made with the unified prompt, greedy")
-    perspective: str = Field("unified", description="which rationales to embed; published: those of the unified prompt")
+    perspective: str | Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        "unified",
+        description="which rationales to embed; published: those of the unified prompt; several: a pair's as one text",
+    )
     encoder: str = Field("minilm", description="minilm, a directory or a Hugging Face id; published: BAAI/bge-m3")
     normalise: bool = Field(True, description="scale vectors to length 1; published: yes (BGE-M3 dense)")
     max_tokens: int = Field(
@@ -36,6 +39,17 @@ class EmbedConfig(JobConfig):
     gpus_per_actor: float = Field(0.0, ge=0.0, description="GPUs of one process; may be a fraction")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of the encoder's weights")
 
+    @property
+    def perspectives(self) -> tuple[str, ...]:
+        """Whose rationales make a text."""
+        return (self.perspective,) if isinstance(self.perspective, str) else self.perspective
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        if not self.perspectives or len(set(self.perspectives)) != len(self.perspectives):
+            raise ValueError(f"perspective: {list(self.perspectives)}: name at least one, each once")
+        return self
+
 
 def run(config: EmbedConfig) -> dict[str, Any]:
     """Embed, count, return the metrics."""
@@ -45,12 +59,14 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     require_done(config.rationales)
     encoder = resolve_model(config.encoder)
     files = tables.list_parquet(config.rationales)
-    check_perspective(config.rationales, config.perspective)
+    for perspective in config.perspectives:
+        check_perspective(config.rationales, perspective)
 
     import ray
     from ray.data import ActorPoolStrategy
 
     from raylib.embedding.encoder import EmbedFiles, model_revision
+    from raylib.embedding.selection import REASONS
 
     revision = model_revision(encoder)
     run.write_provenance({"rationales": config.rationales}, encoder=encoder, encoder_revision=revision)
@@ -67,7 +83,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
                 num_gpus=config.gpus_per_actor,
                 runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.cpus_per_actor)}},
                 fn_constructor_kwargs={
-                    "perspective": config.perspective,
+                    "perspectives": config.perspectives,
                     "path": encoder,
                     "max_tokens": config.max_tokens,
                     "is_normalised": config.normalise,
@@ -83,7 +99,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         total["rows_in"],
         total["rows_out"],
         {},
-        {name: total[name] for name in ("other_perspective", "other_sample", "error", "empty_rationale")},
+        {name: total[name] for name in REASONS},
         encoder_revision=revision,
         dimensions=max(int(row["dimensions"]) for row in counted),
         is_normalised=config.normalise,

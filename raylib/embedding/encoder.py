@@ -5,6 +5,7 @@ N rationales, E size of the embedding.
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ class Encoder:
 class EmbedFiles:
     """`map_batches` class: rows name a rationales file (`source`) and the embeddings file to write (`target`)."""
 
-    def __init__(self, perspective: str, **encoder: Any) -> None:
-        self._perspective = perspective
+    def __init__(self, perspectives: Sequence[str], **encoder: Any) -> None:
+        self._perspectives = perspectives
         self._encoder = Encoder(**encoder)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class EmbedFiles:
 
     def _embed(self, source: str, target: str) -> dict[str, int]:
         table = tables.read_table(source, tables.RATIONALES, COLUMNS)
-        rows, skipped = select_rationales(table, self._perspective)
+        rows, skipped = select_rationales(table, self._perspectives)
         texts = rows["rationale"].to_pylist()
         counts = Counter(
             rows_in=table.num_rows, rows_out=len(texts), num_cut=self._encoder.num_cut(texts) if texts else 0

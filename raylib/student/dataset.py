@@ -1,10 +1,10 @@
 """From the pairs and embeddings tables to what the student trains and is measured on; every exclusion is counted.
 
-N pairs, E size of the rationale embedding, C classes.
+N pairs, K rationale embeddings a pair (one a source of guidance), E size of each, C classes.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from raylib import tables
 from raylib.errors import InputError
 from raylib.labels import LabelSchema
-from raylib.student.data import Array, JudgedPairs, PairTokenizer, Ragged, TokenPairs, item_text
+from raylib.student.data import Array, PairTokenizer, Ragged, TokenPairs, item_text
+from raylib.student.judged import JudgedPairs
 from raylib.student.objectives.mkd import mention_tags
 
 MAX_RATIONALE_TOKENS = 128  # of a rationale that the student itself reads or writes
@@ -75,6 +76,32 @@ def read_rationales(uri: str, perspective: str) -> Guidance:
     return Guidance(row_of, table["label"].to_pylist(), nothing, table["rationale"].to_pylist())
 
 
+def read_soft_labels(uri: str, perspective: str, schema: LabelSchema) -> dict[str, Array]:
+    """The teacher's class probabilities by pair, [C]: the mean over its answers of one perspective.
+
+    Raises InputError when no answer has them, or when they are of another number of classes.
+    """
+    table = tables.read_table(uri, tables.RATIONALES, ["pair_id", "perspective", "label_probs"])
+    table = table.filter(pc.and_(pc.equal(table["perspective"], perspective), table["label_probs"].is_valid()))
+    if not table.num_rows:
+        raise InputError(
+            f"{uri}: no answer of perspective {perspective} has class probabilities; annotate with "
+            "engine.label_probs: true"
+        )
+    column = table["label_probs"].combine_chunks()
+    sizes = set(pc.list_value_length(column).to_pylist())
+    if sizes != {len(schema.names)}:
+        raise InputError(
+            f"{uri}: probabilities of {sorted(sizes)} classes, the label schema {schema.name} has {len(schema.names)}; "
+            "use the schema that the run was annotated with"
+        )
+    prob_AC = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, len(schema.names))
+    rows_of: dict[str, list[int]] = {}
+    for row, pair_id in enumerate(table["pair_id"].to_pylist()):
+        rows_of.setdefault(pair_id, []).append(row)
+    return {pair_id: prob_AC[rows].mean(0) for pair_id, rows in rows_of.items()}
+
+
 def read_judged(
     uri: str, schema: LabelSchema, item_fields: Sequence[str]
 ) -> tuple[dict[str, pa.Table], dict[str, int]]:
@@ -113,43 +140,54 @@ def tokenise_split(
     schema: LabelSchema,
     item_fields: Sequence[str],
     tokenizer: PairTokenizer,
-    guidance: Guidance | None = None,
+    guidance: Sequence[Guidance] = (),
     which: str = "consistent",
+    soft_labels: Mapping[str, Array] | None = None,
 ) -> tuple[JudgedPairs, dict[str, int]]:
     """Token ids, gold classes and guidance of one split, and the counts of pairs by state of their guidance.
 
     `which` is `consistent` (guidance only where the rationale's label is the gold one) or `all`. The paper says
-    neither; consistent is the default, as a rationale that argues for another class would teach against L_cls.
+    neither; consistent is the default, as a rationale that argues for another class would teach against L_cls. With
+    several sources of guidance each counts by itself. Soft labels are taken whatever class they favour: what is
+    learnt from them is what the teacher is unsure of, and the gold class is in the loss anyway.
     """
     rows: list[dict[str, Any]] = part.to_pylist()
     pairs = tokenizer.encode([row["query"] for row in rows], [item_text(row, item_fields) for row in rows])
-    target_NE = np.zeros((len(rows), guidance.size if guidance else 0), np.float32)
-    has_guidance_N = np.zeros(len(rows), bool)
+    num_sources = max(1, len(guidance))
+    target_NKE = np.zeros((len(rows), num_sources, guidance[0].size if guidance else 0), np.float32)
+    is_guided_NK = np.zeros((len(rows), num_sources), bool)
     texts: list[str | None] = [None] * len(rows)
-    states: Counter[str] = Counter()
-    for n, row in enumerate(rows):
-        source = guidance.row_of.get(row["pair_id"]) if guidance else None
-        if guidance is None or source is None:
-            states["no_embedding"] += 1
-        elif which == "consistent" and guidance.labels[source] != row["gold"]:
-            states["label_differs"] += 1
-        else:
-            states["guided"] += 1
-            has_guidance_N[n] = True
-            target_NE[n] = guidance.embedding_NE[source]
-            texts[n] = guidance.texts[source] if guidance.texts else None
+    states: Counter[str] = Counter() if guidance else Counter(no_embedding=len(rows))
+    for k, source in enumerate(guidance):
+        for n, row in enumerate(rows):
+            found = source.row_of.get(row["pair_id"])
+            if found is None:
+                states["no_embedding"] += 1
+            elif which == "consistent" and source.labels[found] != row["gold"]:
+                states["label_differs"] += 1
+            else:
+                states["guided"] += 1
+                is_guided_NK[n, k] = True
+                target_NKE[n, k] = source.embedding_NE[found]
+                texts[n] = source.texts[found] if source.texts else None
     rationales = tokenizer.encode_rationales(texts, MAX_RATIONALE_TOKENS)
+    has_texts = any(source.texts for source in guidance)
+    teacher_prob_NC = np.zeros((len(rows), len(schema.names) if soft_labels else 0), np.float32)
+    if soft_labels:
+        for n, row in enumerate(rows):
+            teacher_prob_NC[n] = soft_labels.get(row["pair_id"], 0.0)
     judged = JudgedPairs(
         tokens_T=pairs.tokens_T,
         starts_N1=pairs.starts_N1,
         item_start_N=pairs.item_start_N,
         pair_id_N=np.array([row["pair_id"] for row in rows], dtype=np.str_),
         gold_N=np.array([schema.index(row["gold"]) for row in rows], np.int64),
-        target_NE=target_NE,
-        has_guidance_N=has_guidance_N,
+        target_NKE=target_NKE,
+        is_guided_NK=is_guided_NK,
+        teacher_prob_NC=teacher_prob_NC,
         rationale_T=rationales.values_T,
         rationale_starts_N1=rationales.starts_N1,
-        tags_T=_tags(pairs, rationales, tokenizer.is_word()) if guidance and guidance.texts else pairs.tokens_T[:0],
+        tags_T=_tags(pairs, rationales, tokenizer.is_word()) if has_texts else pairs.tokens_T[:0],
     )
     return judged, dict(states)
 
@@ -165,23 +203,37 @@ def _tags(pairs: TokenPairs, rationales: Ragged, is_word_V: Array) -> Array:
 def write_splits(
     folder: Path,
     pairs: str,
-    guidance: Guidance | None,
+    guidance: Sequence[Guidance],
     schema: LabelSchema,
     item_fields: Sequence[str],
     tokenizer: PairTokenizer,
     which: str = "consistent",
+    soft_labels: Mapping[str, Array] | None = None,
 ) -> dict[str, Any]:
     """Write `train`, `dev` and `test` below `folder` for the workers; returns the counts and E (None without guidance).
 
-    Raises InputError when no training pair would have guidance although some is given.
+    Raises InputError when no training pair would have guidance although some is given, likewise with soft labels, and
+    when the sources of guidance were embedded with different encoders.
     """
+    sizes = [source.size for source in guidance]
+    if len(set(sizes)) > 1:
+        raise InputError(f"embeddings: of sizes {', '.join(map(str, sizes))}; embed all of them with one encoder")
     parts, rows = read_judged(pairs, schema, item_fields)
     states: dict[str, int] = {}
+    num_soft = 0
     for name, part in parts.items():
-        is_guided = name == "train" and guidance is not None
-        judged, counted = tokenise_split(part, schema, item_fields, tokenizer, guidance if is_guided else None, which)
+        if name == "train":
+            judged, counted = tokenise_split(part, schema, item_fields, tokenizer, guidance, which, soft_labels)
+            states = counted if guidance else states
+            num_soft = int(judged.teacher_prob_NC.any(1).sum())
+        else:
+            judged, _ = tokenise_split(part, schema, item_fields, tokenizer)
         judged.save(folder / name)
-        states = counted if is_guided else states
+    if soft_labels and not num_soft:
+        raise InputError(
+            f"none of the {rows['train']} training pairs of {pairs} has class probabilities of the teacher; annotate "
+            "these pairs with engine.label_probs: true"
+        )
     if guidance and not states.get("guided"):
         raise InputError(
             f"none of the {rows['train']} training pairs of {pairs} has guidance ({states}); annotate and embed "
@@ -192,5 +244,6 @@ def write_splits(
         "rows": rows,
         "train_classes": {name: counts[name] for name in schema.names},
         "guidance": states,
-        "embedding_size": guidance.size or None if guidance else None,
+        "soft_labels": num_soft,
+        "embedding_size": sizes[0] or None if sizes else None,
     }

@@ -14,8 +14,9 @@ from transformers import AutoTokenizer
 from raylib import tables
 from raylib.labels import LabelSchema
 from raylib.student.artifact import load_student, save_student
-from raylib.student.data import JudgedPairs, PairTokenizer
+from raylib.student.data import PairTokenizer
 from raylib.student.inference import predict_probs, score_rows
+from raylib.student.judged import JudgedPairs
 from raylib.student.metrics import Counts, accuracy, confusion, macro_f1, summarise
 from raylib.student.model import Student, StudentSpec
 from raylib.student.objectives import build_objective
@@ -46,7 +47,9 @@ def distil(
     """
     torch.manual_seed(settings.seed)
     student = Student.from_backbone(backbone, spec)
-    student.objective = build_objective(objective, student.backbone, student.latent_size, embedding_size, reduction)
+    student.objective = build_objective(
+        objective, student.backbone, student.latent_size, embedding_size, reduction, spec.num_latents
+    )
     student.autocast_dtype = torch.bfloat16 if is_bfloat16 else None
     engine = make_engine(student, make_optimizer(student, settings.learning_rate, settings.weight_decay))
     train, dev = JudgedPairs.load(splits / "train"), JudgedPairs.load(splits / "dev")
@@ -73,7 +76,7 @@ def train_student(
     history: History,
     checkpoint: Callable[[History], None],
 ) -> History:
-    """Train the epochs that `history` does not have yet; returns one record an epoch.
+    """Train the epochs that `history` does not have yet, or until dev gets no better; returns one record an epoch.
 
     After each epoch all workers measure dev together, the first one writes the artifact to `best` when dev macro-F1 is
     above that of every earlier epoch, and `checkpoint(history)` is called on all of them. `tokenizer` is the Hugging
@@ -83,6 +86,8 @@ def train_student(
     student = cast(Student, engine.module)
     pair_tokenizer = PairTokenizer(tokenizer, student.spec.max_length)
     for epoch in range(len(history), settings.num_epochs):
+        if is_enough(history, settings.patience):
+            break
         losses = train_epoch(engine, train, pair_tokenizer, settings, epoch, rank, num_workers)
         counts_CC = dev_confusion(student, pair_tokenizer, dev, rank, num_workers)
         record = {
@@ -98,6 +103,14 @@ def train_student(
         history = [*history, record]
         checkpoint(history)
     return history
+
+
+def is_enough(history: History, patience: int | None) -> bool:
+    """True when the last `patience` epochs were not better on dev than the best before them; None never is."""
+    if patience is None or len(history) <= patience:
+        return False
+    scores = [record["dev_macro_f1"] for record in history]
+    return max(scores[-patience:]) <= max(scores[:-patience])
 
 
 def dev_confusion(student: Student, tokenizer: PairTokenizer, dev: JudgedPairs, rank: int, num_workers: int) -> Counts:

@@ -8,15 +8,27 @@ from torch.nn import functional
 
 
 def classification_losses(
-    logits_BC: torch.Tensor, label_B: torch.Tensor, class_weight_C: torch.Tensor | None = None
+    logits_BC: torch.Tensor,
+    label_B: torch.Tensor,
+    class_weight_C: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Cross-entropy of each pair, times the weight of its class, [B].
 
     The class weight multiplies a pair's cross-entropy and is not divided out again by the weights of its batch, as
     torch's weighted mean does: the loss of a pair must not depend on its neighbours, nor on the number of workers.
     """
-    losses_B = functional.cross_entropy(logits_BC, label_B, reduction="none")
+    losses_B = functional.cross_entropy(logits_BC, label_B, reduction="none", label_smoothing=label_smoothing)
     return losses_B if class_weight_C is None else losses_B * class_weight_C[label_B]
+
+
+def soft_label_losses(logits_BC: torch.Tensor, teacher_prob_BC: torch.Tensor) -> torch.Tensor:
+    """KL divergence of the student's classes from the teacher's, [B]; zero where the teacher's row is all zeros.
+
+    Temperature 1 (Hinton et al. 2015, arXiv 1503.02531, soften further; the papers here use no soft labels).
+    """
+    log_prob_BC = logits_BC.log_softmax(1)
+    return functional.kl_div(log_prob_BC, teacher_prob_BC, reduction="none").sum(1) * (teacher_prob_BC.sum(1) > 0)
 
 
 def total_loss(

@@ -1,6 +1,6 @@
 """The student: a cross-encoder with a latent that is taught to hold the teacher's rationale, and kept at inference.
 
-B batch, L tokens, D hidden size of the backbone, R width of the latent, C classes.
+B batch, L tokens, D hidden size of the backbone, R width of the latent (of all, side by side), C classes.
 Source: arXiv 2601.21611, section 5.
 """
 
@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModel
 
 from raylib.config import Section
 from raylib.labels import LabelSchema
-from raylib.student.data import Targets
 from raylib.student.extractors import build_extractor
+from raylib.student.judged import Targets
 
 
 class StudentSpec(Section):
@@ -23,7 +23,8 @@ class StudentSpec(Section):
 
     label_schema: LabelSchema = Field(description="classes, gains and tier thresholds")
     extractor: str = Field(description="none, mlp, poly or gat")
-    width: int | None = Field(None, description="dimension of the latent; null = hidden size of the backbone")
+    width: int | None = Field(None, description="dimension of a latent; null = hidden size of the backbone")
+    num_latents: int = Field(1, ge=1, description="latents, each with its own extractor; the paper has one")
     max_length: int = Field(128, ge=8, description="tokens a pair, special tokens included")
     item_fields: tuple[str, ...] = Field(
         ("title", "brand"), strict=False, description="columns that make the item text"
@@ -53,7 +54,7 @@ class Student(nn.Module):
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None  # type: ignore[assignment]  # [CLS] is used as it is; unused weights would get no gradient
         size: int = backbone.config.hidden_size  # type: ignore[union-attr, assignment]
-        self.extractor = build_extractor(spec.extractor, size, spec.width)
+        self.extractor = build_extractor(spec.extractor, size, spec.width, spec.num_latents)
         self.latent_size = size if self.extractor is None else int(self.extractor.width)  # type: ignore[arg-type]
         fused_size = size if self.extractor is None else size + self.latent_size
         self.head = nn.Linear(fused_size, len(spec.label_schema.names))

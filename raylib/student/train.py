@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from raylib.student.data import JudgedPairs, PairTokenizer, epoch_batches
-from raylib.student.loss import classification_losses, total_loss
+from raylib.student.data import PairTokenizer, epoch_batches
+from raylib.student.judged import JudgedPairs
+from raylib.student.loss import classification_losses, soft_label_losses, total_loss
 from raylib.student.objectives import Crsd
 
 MAX_GRADIENT_NORM = 1.0
@@ -72,6 +73,9 @@ class TrainSettings:
     seed: int
     weight_decay: float = 0.01
     guidance_weight: float = 0.1
+    soft_weight: float = 0.0  # of the teacher's class probabilities, where there are some
+    patience: int | None = None  # epochs without a better dev macro-F1 after which training stops
+    label_smoothing: float = 0.0  # share of each gold label spread over all classes
     class_weight_C: tuple[float, ...] | None = None
 
 
@@ -127,7 +131,12 @@ def train_epoch(
         rows = mine if len(mine) else batch[:1]
         targets = data.targets(rows, tokenizer, device, with_reasoning)
         output = engine(**tokenizer.collate(data.pairs, rows, device), targets=targets)
-        classification_B = classification_losses(output.logits_BC, targets.gold_B, class_weight_C)
+        classification_B = classification_losses(
+            output.logits_BC, targets.gold_B, class_weight_C, settings.label_smoothing
+        )
+        if settings.soft_weight:
+            soft_B = soft_label_losses(output.logits_BC, targets.teacher_prob_BC)
+            classification_B = classification_B + settings.soft_weight * soft_B
         loss = total_loss(classification_B, output.auxiliary_B, settings.guidance_weight, len(batch) / num_workers)
         engine.backward(loss if len(mine) else loss * 0.0)
         engine.step()

@@ -15,7 +15,12 @@ __all__ = ["CedKd", "Crsd", "Lrkd", "Mkd", "build_objective"]
 
 
 def build_objective(
-    name: str, backbone: nn.Module, latent_size: int, embedding_size: int | None, reduction: str = "mean"
+    name: str,
+    backbone: nn.Module,
+    latent_size: int,
+    embedding_size: int | None,
+    reduction: str = "mean",
+    num_latents: int = 1,
 ) -> nn.Module | None:
     """The module of an objective; None for `bert`, which learns the classes alone. ValueError on another name."""
     if name == "bert":
@@ -23,7 +28,7 @@ def build_objective(
     if name == "lrkd":
         if embedding_size is None:
             raise ValueError("objective lrkd needs rationale embeddings")
-        return Lrkd(latent_size, embedding_size, reduction)
+        return Lrkd(latent_size, embedding_size, reduction, num_latents)
     if name == "ced_kd":
         return CedKd(backbone)
     if name == "mkd":

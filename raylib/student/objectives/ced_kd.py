@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from raylib.student.data import Targets
+from raylib.student.judged import Targets
 
 MAX_RATIONALE = 512
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from raylib.student.data import Targets
+from raylib.student.judged import Targets
 
 TEMPERATURE = 0.05
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from raylib.student.data import Array, Targets
+from raylib.student.data import Array
+from raylib.student.judged import Targets
 
 OUTSIDE, BEGIN, INSIDE = 0, 1, 2
 NUM_TAGS = 3

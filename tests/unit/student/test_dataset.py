@@ -4,8 +4,9 @@ import pytest
 from raylib import tables
 from raylib.errors import InputError
 from raylib.labels import LabelSchema
-from raylib.student.data import JudgedPairs, PairTokenizer
-from raylib.student.dataset import read_guidance, read_rationales, write_splits
+from raylib.student.data import PairTokenizer
+from raylib.student.dataset import read_guidance, read_rationales, read_soft_labels, write_splits
+from raylib.student.judged import JudgedPairs
 
 SCHEMA = LabelSchema.load("graded3")
 FIELDS = ("title", "brand")
@@ -28,37 +29,44 @@ PAIRS = [
 ]
 
 
+def write_answers(uri, answers):
+    facts = {"bucket": 0, "finish_reason": "stop", "prompt_tokens": 1, "generated_tokens": 1, "fingerprint": "f"}
+    rows = [{"perspective": "unified", "sample": 0, **answer, **facts} for answer in answers]
+    tables.write_parquet(f"{uri}/a.parquet", tables.RATIONALES, [tables.rows_batch(rows, tables.RATIONALES)])
+
+
 @pytest.fixture
 def write(tmp_path, tokenizer):
-    def run(pairs=PAIRS, embeddings=None, which="consistent", rationales=None):
+    def run(pairs=PAIRS, embeddings=None, which="consistent", rationales=None, more=None, soft_labels=None):
         tables.write_parquet(f"{tmp_path}/pairs/a.parquet", tables.PAIRS, [tables.rows_batch(pairs, tables.PAIRS)])
-        teacher = None
-        if embeddings is not None:
+        teachers, soft = [], None
+        for number, source in enumerate(source for source in (embeddings, more) if source is not None):
             rows = [
                 {"pair_id": pair_id, "perspective": "unified", "label": label, "embedding": vector}
-                for pair_id, label, vector in embeddings
+                for pair_id, label, vector in source
             ]
-            uri = f"{tmp_path}/embeddings"
+            uri = f"{tmp_path}/embeddings{number}"
             batch = tables.rows_batch(rows, tables.EMBEDDINGS)
             tables.write_parquet(f"{uri}/a.parquet", tables.EMBEDDINGS, [batch])
-            teacher = read_guidance(uri)
+            teachers.append(read_guidance(uri))
         if rationales is not None:
-            counts = {
-                "bucket": 0,
-                "finish_reason": "stop",
-                "prompt_tokens": 1,
-                "generated_tokens": 1,
-                "fingerprint": "f",
-            }
-            rows = [
-                {"pair_id": pair_id, "perspective": "unified", "sample": 0, "rationale": text, "label": label, **counts}
-                for pair_id, label, text in rationales
-            ]
-            batch = tables.rows_batch(rows, tables.RATIONALES)
-            tables.write_parquet(f"{tmp_path}/rationales/a.parquet", tables.RATIONALES, [batch])
-            teacher = read_rationales(f"{tmp_path}/rationales", "unified")
+            write_answers(
+                f"{tmp_path}/rationales",
+                [{"pair_id": pair_id, "rationale": text, "label": label} for pair_id, label, text in rationales],
+            )
+            teachers = [read_rationales(f"{tmp_path}/rationales", "unified")]
+        if soft_labels is not None:
+            write_answers(
+                f"{tmp_path}/soft",
+                [
+                    {"pair_id": pair_id, "sample": n, "rationale": "", "label_probs": probs}
+                    for n, (pair_id, probs) in enumerate(soft_labels)
+                ],
+            )
+            soft = read_soft_labels(f"{tmp_path}/soft", "unified", SCHEMA)
         folder = tmp_path / "splits"
-        facts = write_splits(folder, f"{tmp_path}/pairs", teacher, SCHEMA, FIELDS, PairTokenizer(tokenizer, 16), which)
+        pair_tokenizer = PairTokenizer(tokenizer, 16)
+        facts = write_splits(folder, f"{tmp_path}/pairs", teachers, SCHEMA, FIELDS, pair_tokenizer, which, soft)
         return facts, JudgedPairs.load(folder / "train")
 
     return run
@@ -78,14 +86,43 @@ def test_only_judged_pairs_are_used_and_all_are_counted(write):
 def test_guidance_needs_an_embedding_that_agrees_with_gold(write):
     facts, train = write(embeddings=EMBEDDINGS)
     assert facts["guidance"] == {"guided": 1, "label_differs": 1, "no_embedding": 1}
-    assert train.has_guidance_N.tolist() == [True, False, False]
-    np.testing.assert_array_equal(train.target_NE, [[1, 2], [0, 0], [0, 0]])
+    assert train.is_guided_NK[:, 0].tolist() == [True, False, False]
+    np.testing.assert_array_equal(train.target_NKE[:, 0], [[1, 2], [0, 0], [0, 0]])
 
 
 def test_guidance_all_takes_every_embedding(write):
     facts, train = write(embeddings=EMBEDDINGS, which="all")
     assert facts["guidance"] == {"guided": 2, "no_embedding": 1}
-    np.testing.assert_array_equal(train.target_NE, [[1, 2], [3, 4], [0, 0]])
+    np.testing.assert_array_equal(train.target_NKE[:, 0], [[1, 2], [3, 4], [0, 0]])
+
+
+def test_several_sources_guide_a_latent_each(write):
+    facts, train = write(embeddings=EMBEDDINGS, more=[("p2", "Irrelevant", [7.0, 8.0])])
+    assert facts["guidance"] == {"guided": 2, "label_differs": 1, "no_embedding": 3}
+    assert train.is_guided_NK.tolist() == [[True, False], [False, False], [False, True]]
+    np.testing.assert_array_equal(train.target_NKE[[0, 2]], [[[1, 2], [0, 0]], [[0, 0], [7, 8]]])
+    with pytest.raises(InputError, match="of sizes 2, 3"):
+        write(embeddings=EMBEDDINGS, more=[("p2", "Irrelevant", [7.0, 8.0, 9.0])])
+
+
+def test_soft_labels_are_the_mean_over_a_pairs_answers(write):
+    said = [("p0", [0.5, 0.5, 0.0]), ("p2", None), ("p0", [1.0, 0.0, 0.0]), ("p1", [0.0, 0.0, 1.0])]
+    facts, train = write(soft_labels=said)
+    assert facts["soft_labels"] == 2
+    np.testing.assert_allclose(train.teacher_prob_NC, [[0.75, 0.25, 0], [0, 0, 1], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ([("p0", None)], "no answer of perspective unified has class probabilities"),
+        ([("p0", [0.5, 0.5])], r"probabilities of \[2\] classes, the label schema graded3 has 3"),
+        ([("p9", [0.5, 0.5, 0.0])], "none of the 3 training pairs"),
+    ],
+)
+def test_unusable_soft_labels_are_explained(write, said, message):
+    with pytest.raises(InputError, match=message):
+        write(soft_labels=said)
 
 
 def test_rationales_are_tokens_and_tags_of_the_pairs_they_agree_with(write, tokenizer):

@@ -6,7 +6,7 @@ import torch
 from raylib import tables
 from raylib.labels import LabelSchema
 from raylib.student.artifact import load_student
-from raylib.student.distillation import measure_scores, train_student, write_scores
+from raylib.student.distillation import is_enough, measure_scores, train_student, write_scores
 from raylib.student.train import TorchEngine, TrainSettings
 
 SETTINGS = TrainSettings(num_epochs=4, global_batch=8, learning_rate=2e-2, warmup_ratio=0.1, seed=1)
@@ -72,3 +72,19 @@ def test_scores_of_dev_and_test_are_written_and_measured(train, make_judged, tmp
     measured = measure_scores(str(tmp_path / "run"), tmp_path / "splits", LabelSchema.load("graded3"))
     assert measured["dev"]["macro_f1"] == pytest.approx(max(record["dev_macro_f1"] for record in history))
     assert measured["test"]["num_pairs"] == 10
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "stops"),
+    [
+        ([], 1, False),
+        ([0.5], 1, False),
+        ([0.5, 0.6], 1, False),
+        ([0.5, 0.5], 1, True),
+        ([0.5, 0.4, 0.6], 2, False),
+        ([0.5, 0.4, 0.5], 2, True),
+        ([0.5, 0.4, 0.3], None, False),
+    ],
+)
+def test_training_stops_when_dev_gets_no_better(scores, patience, stops):
+    assert is_enough([{"dev_macro_f1": score} for score in scores], patience) is stops

@@ -115,7 +115,7 @@ def test_the_decoder_sees_the_pair_and_the_words_before_and_no_word_after(make_s
 
 def test_the_reasoning_view_holds_pair_and_rationale(make_student, make_judged, tokenizer):
     data, pair_tokenizer = make_judged(24, with_rationales=True), PairTokenizer(tokenizer, 16)
-    row = int(np.flatnonzero(data.has_guidance_N)[0])
+    row = int(np.flatnonzero(data.is_guided_NK[:, 0])[0])
     reasoned = pair_tokenizer.with_rationales(data.pairs, data.rationales, np.array([row]))
     pair, rationale = data.pairs.take(np.array([row])).tokens_T, data.rationales.row(row)
     assert reasoned.tokens_T.tolist() == [*pair, *rationale, tokenizer.sep_token_id]

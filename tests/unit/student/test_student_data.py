@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raylib.student.data import JudgedPairs, PairTokenizer, budget_batches, epoch_batches, item_text
+from raylib.student.data import PairTokenizer, budget_batches, epoch_batches, item_text
+from raylib.student.judged import JudgedPairs
 
 
 def ids(pairs, row):
@@ -83,7 +84,10 @@ def test_stored_pairs_come_back(make_judged, tmp_path, num_pairs, embedding_size
             empty.tokens_T,
             empty.starts_N1,
             empty.item_start_N,
-            *(getattr(judged, name)[:0] for name in ("pair_id_N", "gold_N", "target_NE", "has_guidance_N")),
+            *(
+                getattr(judged, name)[:0]
+                for name in ("pair_id_N", "gold_N", "target_NKE", "is_guided_NK", "teacher_prob_NC")
+            ),
             judged.rationale_T[:0],
             empty.starts_N1,
             judged.tags_T[:0],

@@ -1,10 +1,13 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from raylib.student.data import PairTokenizer
+from raylib.student.inference import predict_probs
 from raylib.student.train import TorchEngine, TrainSettings, balanced_weights, lr_factor, train_epoch
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "student_trajectories.json"
@@ -64,7 +67,7 @@ def test_guidance_weight_zero_equals_no_guidance(make_student, make_judged, toke
     pair_tokenizer = PairTokenizer(tokenizer, 16)
     for student, size in ((guided, 5), (alone, 0)):
         train_epoch(SharedEngine(student, 1), make_judged(24, size), pair_tokenizer, settings, 0)
-    assert not guided.objective.projection.weight.grad.any()
+    assert not guided.objective.projections[0].weight.grad.any()
     gradients = dict(guided.named_parameters())
     for name, parameter in alone.named_parameters():
         torch.testing.assert_close(parameter.grad, gradients[name].grad, rtol=1e-5, atol=1e-6, msg=name)
@@ -80,14 +83,52 @@ def test_guidance_pulls_the_latent_to_its_embedding(make_student, make_judged, t
 
     def distance():
         latent_BR = student(**pair_tokenizer.collate(data.pairs, torch.arange(24).numpy())).latent_BR
-        guide_BE = student.objective.projection(latent_BR)
-        guided = torch.from_numpy(data.has_guidance_N)
-        return (guide_BE - torch.from_numpy(data.target_NE))[guided].square().mean().item()
+        guide_BKE = student.objective.guides(latent_BR)
+        is_guided_BK = torch.from_numpy(data.is_guided_NK)
+        return (guide_BKE - torch.from_numpy(data.target_NKE))[is_guided_BK].square().mean().item()
 
     before = distance()
     for epoch in range(settings.num_epochs):
         train_epoch(engine, data, pair_tokenizer, settings, epoch)
     assert distance() < 0.5 * before
+
+
+def test_each_of_three_latents_is_pulled_to_its_own_embedding(make_student, make_judged, tokenizer):
+    settings = TrainSettings(
+        num_epochs=40, global_batch=24, learning_rate=1e-2, warmup_ratio=0.1, seed=0, guidance_weight=30.0
+    )
+    data, pair_tokenizer = make_judged(24, embedding_size=5, num_sources=3), PairTokenizer(tokenizer, 16)
+    student = make_student(embedding_size=5, num_latents=3)
+    engine = TorchEngine(student, settings.learning_rate, 0.0)
+
+    def distances():
+        latents = student(**pair_tokenizer.collate(data.pairs, torch.arange(24).numpy())).latent_BR
+        assert latents.shape == (24, 3 * 16)
+        squares = (student.objective.guides(latents) - torch.from_numpy(data.target_NKE)).square().mean(2)
+        return [squares[torch.from_numpy(data.is_guided_NK[:, k]), k].mean().item() for k in range(3)]
+
+    before = distances()
+    for epoch in range(settings.num_epochs):
+        train_epoch(engine, data, pair_tokenizer, settings, epoch)
+    assert all(after < 0.6 * earlier for after, earlier in zip(distances(), before, strict=True))
+
+
+def test_soft_labels_move_the_student_towards_the_teacher(make_student, make_judged, tokenizer):
+    data, pair_tokenizer = make_judged(24), PairTokenizer(tokenizer, 16)
+    wrong_NC = np.eye(3, dtype=np.float32)[(data.gold_N + 1) % 3]
+    data = replace(data, teacher_prob_NC=wrong_NC)
+    agreed = []
+    for weight in (0.0, 5.0):
+        settings = TrainSettings(
+            num_epochs=30, global_batch=24, learning_rate=1e-2, warmup_ratio=0.1, seed=0, soft_weight=weight
+        )
+        engine = TorchEngine(make_student("none"), settings.learning_rate, 0.0)
+        for epoch in range(settings.num_epochs):
+            train_epoch(engine, data, pair_tokenizer, settings, epoch)
+        probs_NC = predict_probs(engine.module, pair_tokenizer, data.pairs)
+        agreed.append((probs_NC.argmax(1) == wrong_NC.argmax(1)).mean())
+    assert agreed[0] < 0.4
+    assert agreed[1] > 0.8
 
 
 def test_balanced_weights_give_each_class_the_same_total():
