@@ -22,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/python -m jobs.pipeline --config configs/demo.yaml
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -189,8 +189,10 @@ def read_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None
 
 
 @contextlib.contextmanager
-def writing(uri: str) -> Iterator[pa.NativeFile]:
+def writing(uri: str, is_durable: bool = True) -> Iterator[pa.NativeFile]:
     """A stream whose content gets the name `uri` when the block ends, whole and on the disk; after an error nothing.
+
+    Not `is_durable`, it may be lost or empty after a power cut, as notes may be that only the living read.
 
     Two writers of one file, as when a lost machine works on, do not meet: each writes beside it under a name of its
     own, and the last to end stays. Raises InputError when the file system refuses.
@@ -202,7 +204,7 @@ def writing(uri: str) -> Iterator[pa.NativeFile]:
         fs.create_dir(parent, recursive=True)
         with fs.open_output_stream(partial) as stream:
             yield stream
-        if isinstance(fs, pafs.LocalFileSystem):
+        if is_durable and isinstance(fs, pafs.LocalFileSystem):
             with open(partial, "rb") as file:
                 os.fsync(file.fileno())  # else a power cut may leave the name without the content
         fs.move(partial, path)
@@ -233,9 +235,9 @@ def write_parquet(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch 
     return num_rows
 
 
-def write_text(uri: str, text: str) -> None:
-    """Write a text file atomically; raises InputError when the file system refuses."""
-    with writing(uri) as stream:
+def write_text(uri: str, text: str, is_durable: bool = True) -> None:
+    """Write a text file atomically (see `writing`); raises InputError when the file system refuses."""
+    with writing(uri, is_durable) as stream:
         stream.write(text.encode())
 
 

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +43,7 @@ from raylib.prompts import Perspective
 
 ENGINE_DIED = 70  # exit status of an actor whose engine raised
 NO_PROMPT = Prompt((), None)
+MAX_WRITING = 8  # units that wait to be written; more would say that the storage is slower than the engine
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,17 @@ class OpenUnit:
 
 
 class Annotator:
-    """Holds one engine; called with a batch of unit indices, writes each unit's file and yields its counts."""
+    """Holds one engine; called with a batch of unit indices, writes each unit's file and yields its counts.
+
+    Units are read and written by threads of their own, so that the engine does not wait for a disk or a bucket.
+    """
 
     def __init__(self, task: AnnotationTask, board: Any) -> None:
         self.task = task
         self.heartbeat = Heartbeat(board)
         self.heartbeat.beat("starting")
+        self._io = ThreadPoolExecutor(2, "unit")
+        self._writing: deque[tuple[OpenUnit, dict[str, Any], Future[None]]] = deque()
         self.engine = task.engine.start(task.sampling)
         self.ready_at_s = time.time()
         self.heartbeat.beat("idle")
@@ -122,6 +129,7 @@ class Annotator:
         yield from self._work(self._requests_of_units(units, open_units, isolated), open_units)
         for unit, attempt in isolated:
             yield from self._isolated(unit, attempt)
+        yield from self._written(len(self._writing))
 
     def _isolated(self, unit: Unit, attempt: Attempt) -> Iterator[tuple[Unit, dict[str, Any]]]:
         pairs = read_unit(self.task.plan, unit)
@@ -140,7 +148,7 @@ class Annotator:
             attempts.write(self.task.output, unit.name, attempt)
             yield from self._work(self._requests_of_pair(open_unit, number, pair), open_units)
             attempt.deaths[pair_id] = deaths
-        yield from self._close(open_units)
+        self._close(open_units)
 
     def _work(
         self, requests: Iterator[Request], open_units: dict[int, OpenUnit]
@@ -161,7 +169,8 @@ class Annotator:
                 if request:
                     again.append(request)
             self.heartbeat.working(open_units.values())
-            yield from self._close(open_units)
+            self._close(open_units)
+            yield from self._written(len(self._writing) - MAX_WRITING)
             if outcomes is None:
                 return
 
@@ -207,12 +216,16 @@ class Annotator:
         self, units: Sequence[Unit], open_units: dict[int, OpenUnit], isolated: list[tuple[Unit, Attempt]]
     ) -> Iterator[Request]:
         """The requests of the units, unit by unit, pair by pair, so that neighbours share their prefill."""
-        for unit in units:
+        following = deque(units)
+        reading = self._io.submit(read_unit, self.task.plan, units[0]) if units else None
+        while reading:
+            unit, read = following.popleft(), reading
+            reading = self._io.submit(read_unit, self.task.plan, following[0]) if following else None
             attempt = attempts.begin(self.task.output, unit.name, self.task.driver)
             if attempt.is_isolated:
                 isolated.append((unit, attempt))
                 continue
-            pairs = read_unit(self.task.plan, unit)
+            pairs = read.result()
             open_unit = open_units[unit.index] = self._open(unit, pairs)
             for number, pair in enumerate(pairs):
                 yield from self._requests_of_pair(open_unit, number, pair)
@@ -253,14 +266,24 @@ class Annotator:
         except TooLongError as error:
             return Rejection(request, "too_long", str(error))
 
-    def _close(self, open_units: dict[int, OpenUnit]) -> Iterator[tuple[Unit, dict[str, Any]]]:
+    def _close(self, open_units: dict[int, OpenUnit]) -> None:
+        """Hand the units that are complete to the threads that write."""
         for open_unit in [open_unit for open_unit in open_units.values() if open_unit.is_complete]:
-            unit = open_unit.unit
-            del open_units[unit.index]
+            del open_units[open_unit.unit.index]
             stats = open_unit.stats.to_dict()
-            rows = [open_unit.rows[position] for position in sorted(open_unit.rows)]
-            rejected = [open_unit.rejected[position] for position in sorted(open_unit.rejected)]
-            write_unit(self.task.output, unit, rows, rejected, stats)
-            attempts.end(self.task.output, unit.name)
+            self._writing.append((open_unit, stats, self._io.submit(self._write, open_unit, stats)))
+
+    def _write(self, open_unit: OpenUnit, stats: dict[str, Any]) -> None:
+        rows = [open_unit.rows[position] for position in sorted(open_unit.rows)]
+        rejected = [open_unit.rejected[position] for position in sorted(open_unit.rejected)]
+        write_unit(self.task.output, open_unit.unit, rows, rejected, stats)
+        attempts.end(self.task.output, open_unit.unit.name)
+
+    def _written(self, num_awaited: int) -> Iterator[tuple[Unit, dict[str, Any]]]:
+        """The units whose file is there, at least `num_awaited` of those being written; raises what a write raised."""
+        while self._writing and (num_awaited > 0 or self._writing[0][2].done()):
+            open_unit, stats, write = self._writing.popleft()
+            write.result()
+            num_awaited -= 1
             self.heartbeat.count(open_unit.stats)
-            yield unit, stats
+            yield open_unit.unit, stats

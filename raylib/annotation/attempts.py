@@ -6,6 +6,7 @@ the others get their answers. Deaths count within one driver only: when the driv
 no pair is to blame.
 """
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass, field
 
@@ -38,16 +39,17 @@ def begin(output: str, unit_name: str, driver: str) -> Attempt:
     uri = _uri(output, unit_name)
     attempt = Attempt(driver)
     if tables.exists(uri):
-        earlier = Attempt(**json.loads(tables.read_text(uri)))
-        attempt = earlier if earlier.driver == driver else attempt
+        with contextlib.suppress(ValueError):  # empty after a power cut
+            earlier = Attempt(**json.loads(tables.read_text(uri)))
+            attempt = earlier if earlier.driver == driver else attempt
     attempt.begun += 1
     write(output, unit_name, attempt)
     return attempt
 
 
 def write(output: str, unit_name: str, attempt: Attempt) -> None:
-    """Store an attempt, atomically."""
-    tables.write_text(_uri(output, unit_name), json.dumps(asdict(attempt)))
+    """Store an attempt, atomically; after a power cut the driver is another one, and nobody reads it."""
+    tables.write_text(_uri(output, unit_name), json.dumps(asdict(attempt)), is_durable=False)
 
 
 def end(output: str, unit_name: str) -> None:

@@ -1,11 +1,11 @@
-"""Ray Data actor that embeds one rationales file at a time with a frozen sentence encoder.
+"""Ray Data actor that embeds rationales files with a frozen sentence encoder.
 
 N rationales, E size of the embedding.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,11 @@ class Encoder:
 
     def num_cut(self, texts: list[str]) -> int:
         """How many texts are longer than `max_tokens` and lose their end."""
-        ids = self._model.tokenizer(texts, add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
+        # No tokenizer makes more tokens than a text has bytes; what it adds around them is few.
+        long = [text for text in texts if len(text.encode()) > self.max_tokens - 8]
+        if not long:
+            return 0
+        ids = self._model.tokenizer(long, add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
         return sum(len(piece) > self.max_tokens for piece in ids)
 
 
@@ -63,35 +67,57 @@ class EmbedFiles:
         self._encoder = Encoder(**encoder)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Embed the files of the batch; the result has one row of counts a file.
+        """Embed the files of the batch, together; the result has one row of counts a file.
 
         A target that exists is complete (files appear under their name only then) and is kept: its counts are taken
         again from the source, so that a resumed run counts what one run would have counted.
         """
-        files = zip(batch["source"].tolist(), batch["target"].tolist(), strict=True)
-        counted = [self._embed(source, target) for source, target in files]
-        return {name: np.array([row[name] for row in counted], np.int64) for name in counted[0]}
+        files = [
+            self._read(source, target)
+            for source, target in zip(batch["source"].tolist(), batch["target"].tolist(), strict=True)
+        ]
+        fresh = [file for file in files if file.is_wanted]
+        texts = [text for file in fresh for text in file.texts]
+        embedding_NE = self._encoder.encode(texts) if texts else np.zeros((0, 0), np.float32)
+        first = 0
+        for file in fresh:
+            rows_NE = embedding_NE[first : first + len(file.texts)]
+            first += len(file.texts)
+            if not np.isfinite(rows_NE).all():
+                raise ValueError(f"{file.source}: the encoder gave numbers that are not finite; use dtype float32")
+            tables.write_parquet(file.target, tables.EMBEDDINGS, [_embeddings_table(file.rows, rows_NE)])
+            file.counts |= {"dimensions": rows_NE.shape[1], "num_new": len(file.texts)}
+        return {name: np.array([file.counts[name] for file in files], np.int64) for name in files[0].counts}
 
-    def _embed(self, source: str, target: str) -> dict[str, int]:
+    def _read(self, source: str, target: str) -> "RationalesFile":
         table = tables.read_table(source, tables.RATIONALES, COLUMNS)
         rows, skipped = select_rationales(table, self._perspectives)
-        texts = rows["rationale"].to_pylist()
-        counts = Counter(
-            rows_in=table.num_rows, rows_out=len(texts), num_cut=self._encoder.num_cut(texts) if texts else 0
-        )
-        counts.update(skipped)
-        counts["max_tokens"], counts["dimensions"], counts["num_new"] = self._encoder.max_tokens, 0, 0
-        fs, path = tables.filesystem(target)
-        if not texts:
-            return dict(counts)
-        if fs.get_file_info(path).is_file:
-            column = tables.read_table(target, tables.EMBEDDINGS, ["embedding"])["embedding"]
-            return {**counts, "dimensions": len(column[0])}
-        embedding_NE = self._encoder.encode(texts)
-        if not np.isfinite(embedding_NE).all():
-            raise ValueError(f"{source}: the encoder gave numbers that are not finite; use dtype float32")
-        tables.write_parquet(target, tables.EMBEDDINGS, [_embeddings_table(rows, embedding_NE)])
-        return {**counts, "dimensions": embedding_NE.shape[1], "num_new": len(texts)}
+        texts: list[str] = rows["rationale"].to_pylist()
+        counts = {
+            "rows_in": table.num_rows,
+            "rows_out": len(texts),
+            **skipped,
+            "num_cut": self._encoder.num_cut(texts),
+            "max_tokens": self._encoder.max_tokens,
+            "dimensions": 0,
+            "num_new": 0,
+        }
+        is_there = bool(texts) and tables.exists(target)
+        if is_there:
+            counts["dimensions"] = len(tables.read_table(target, tables.EMBEDDINGS, ["embedding"])["embedding"][0])
+        return RationalesFile(source, target, rows, texts, bool(texts) and not is_there, counts)
+
+
+@dataclass
+class RationalesFile:
+    """One file of the rationales table, and what became of it."""
+
+    source: str
+    target: str
+    rows: pa.Table  # to embed
+    texts: list[str]
+    is_wanted: bool  # there is something to embed that is not embedded yet
+    counts: dict[str, int]
 
 
 def _embeddings_table(rows: pa.Table, embedding_NE: npt.NDArray[np.float32]) -> pa.Table:

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from annotation_runs import NUM_PAIRS, finish, settings, start
+from filelock import FileLock
 
 from raylib import tables
 
@@ -92,10 +94,15 @@ def write_pairs() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def whole(write_pairs: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A pairs table and an annotation run on it that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    pairs = write_pairs(folder / "pairs", NUM_PAIRS)
-    finish(start(settings(pairs, folder / "run"), folder / "config.yaml"))
+    """A pairs table and an annotation run on it that nobody disturbed; the processes that share the tests share it."""
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "whole"
+    folder.mkdir(exist_ok=True)
+    pairs = str(folder / "pairs")
+    with FileLock(folder / "lock"):
+        if not (folder / "run" / "_SUCCESS").exists():
+            write_pairs(folder / "pairs", NUM_PAIRS)
+            finish(start(settings(pairs, folder / "run"), folder / "config.yaml"))
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     assert metrics["rows_in"] == NUM_PAIRS * 2 * 2
     assert metrics["rows_out"] > NUM_PAIRS, "too few answers parse to compare anything"

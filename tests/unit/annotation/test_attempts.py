@@ -30,3 +30,10 @@ def test_a_unit_that_is_done_is_forgotten(tmp_path: Path) -> None:
     attempts.end(str(tmp_path), "unit-1")
     attempts.end(str(tmp_path), "unit-1")
     assert attempts.begin(str(tmp_path), "unit-1", "driver").begun == 1
+
+
+def test_a_note_that_a_power_cut_emptied_is_as_none(tmp_path: Path) -> None:
+    attempts.begin(str(tmp_path), "unit-1", "driver")
+    (note,) = (tmp_path / "attempts").iterdir()
+    note.write_text("")
+    assert attempts.begin(str(tmp_path), "unit-1", "driver").begun == 1
