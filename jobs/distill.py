@@ -173,7 +173,7 @@ def run(config: DistillConfig) -> dict[str, Any]:
     workers = Workers(**config.workers.model_dump(), micro_batch=micro_batch, zero_stage=1)
     with ray_session():
         fit(train_worker, settings, workers, run.path("checkpoints"))
-    facts |= {**measure_scores(config.output, splits, schema), "epochs": json.loads(run.read_text("epochs.json"))}
+    facts |= {**measure_scores(config.output, splits, schema), **json.loads(run.read_text("training.json"))}
     for name in ("splits", "checkpoints"):
         shutil.rmtree(run.path(name))
     skipped = {"train": rows["train"], "unjudged": rows["unjudged"]}

@@ -38,7 +38,9 @@ class ServeConfig(JobConfig):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8000, ge=1, le=65535, description="TCP port")
     replicas: Replicas = Replicas()  # type: ignore[call-arg]
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the backbone; bfloat16 differs in digit 3")
+    dtype: Literal["float32", "bfloat16", "int8"] = Field(
+        "float32", description="of the backbone; bfloat16 differs in digit 3, int8 (CPU) in digit 2: raise tolerance"
+    )
     max_items: int = Field(100, ge=1, le=10_000, description="items a request; more is answered with 413")
     max_queued_requests: int = Field(200, ge=1, description="requests that may wait; more are answered with 503")
     batch_tokens: int = Field(8192, ge=1, description="tokens of one batch over all waiting requests")

@@ -27,8 +27,10 @@ class ServerSettings:
 
 
 def artifact_fingerprint(model: str) -> str:
-    """16 hex digits over description and weights of a student artifact; equal for copies of it."""
+    """16 hex digits over description, weights and int8 ranges of a student artifact; equal for copies of it."""
     digest = hashlib.blake2b(digest_size=8)
-    for name in ("student.json", "model.safetensors"):
-        digest.update((Path(model) / name).read_bytes())
+    for name in ("student.json", "model.safetensors", "int8.safetensors"):
+        file = Path(model) / name
+        if name != "int8.safetensors" or file.exists():
+            digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -1,5 +1,7 @@
 """The student on disk: `student.json` (what it is), `model.safetensors` (weights) and the tokenizer's files. No pickle.
 
+`int8.safetensors`, where it is, holds the activation ranges with which the student is scored in int8.
+
 The training objective's own weights (projection, decoder, CRF) are left out: they serve training only.
 """
 
@@ -7,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -17,6 +20,7 @@ from raylib.folders import whole_folder
 from raylib.student.model import Student, StudentSpec
 
 FORMAT_VERSION = 1
+INT8 = "int8.safetensors"
 
 
 def save_student(student: Student, tokenizer: Any, path: str | Path) -> None:
@@ -34,6 +38,25 @@ def save_student(student: Student, tokenizer: Any, path: str | Path) -> None:
         tokenizer.save_pretrained(partial)
         save_file(weights, partial / "model.safetensors")
         (partial / "student.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def save_ranges(ranges: torch.Tensor, path: str | Path) -> None:
+    """Add the activation ranges to an artifact."""
+    partial = Path(path) / "_partial-int8.safetensors"
+    save_file({"activation_ranges": ranges.contiguous()}, partial)
+    partial.rename(Path(path) / INT8)
+
+
+def load_ranges(path: str | Path) -> torch.Tensor:
+    """The activation ranges of an artifact; raises InputError when it has none."""
+    file = Path(path) / INT8
+    try:
+        return load_file(file)["activation_ranges"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(
+            f"{file}: no activation ranges for int8 ({error}); a BERT student distilled on CPU workers has them; "
+            "distil again or use float32 or bfloat16"
+        ) from None
 
 
 def load_student(path: str | Path) -> tuple[Student, Any]:

@@ -13,15 +13,18 @@ from transformers import AutoTokenizer
 
 from raylib import tables
 from raylib.labels import LabelSchema
-from raylib.student.artifact import load_student, save_student
-from raylib.student.data import PairTokenizer
-from raylib.student.inference import predict_probs, score_rows
+from raylib.student.artifact import load_student, save_ranges, save_student
+from raylib.student.data import PairTokenizer, budget_batches
+from raylib.student.fused import DTYPES, activation_ranges, can_fuse
+from raylib.student.inference import for_inference, predict_probs, score_rows
 from raylib.student.judged import JudgedPairs
 from raylib.student.metrics import Counts, accuracy, confusion, macro_f1, summarise
 from raylib.student.model import Student, StudentSpec
 from raylib.student.objectives import build_objective
 from raylib.student.train import Engine, TrainSettings, balanced_weights, make_optimizer, train_epoch
 
+NUM_CALIBRATION = 512  # training pairs whose activations set the ranges of int8
+CALIBRATION_TOKENS = 2048  # a batch
 History = list[dict[str, float]]  # one record an epoch: epoch, loss, dev_accuracy, dev_macro_f1
 
 
@@ -42,7 +45,7 @@ def distil(
 ) -> None:
     """What one process of a distill job does: train (or go on training), then score dev and test.
 
-    Leaves in the directory `output`: `model/`, `epochs.json` and its file of the scores table. The three functions
+    Leaves in the directory `output`: `model/`, `training.json` and its file of the scores table. The three functions
     are the engine's: wrap a module, load the last checkpoint into it, write one.
     """
     torch.manual_seed(settings.seed)
@@ -63,7 +66,9 @@ def distil(
     )
     write_scores(artifact, splits, output)
     if world()[0] == 0:
-        (Path(output) / "epochs.json").write_text(json.dumps(history, indent=2) + "\n")
+        by_precision = add_int8(artifact, splits)
+        record = {"epochs": history, "by_precision": by_precision}
+        (Path(output) / "training.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
 def train_student(
@@ -116,16 +121,38 @@ def is_enough(history: History, patience: int | None) -> bool:
 def dev_confusion(student: Student, tokenizer: PairTokenizer, dev: JudgedPairs, rank: int, num_workers: int) -> Counts:
     """Confusion matrix over all of dev; each worker predicts every `num_workers`-th pair."""
     rows = np.arange(rank, len(dev), num_workers)
-    probs_NC = predict_probs(student, tokenizer, dev.pairs.take(rows))
+    probs_NC = predict_probs(for_inference(student), tokenizer, dev.pairs.take(rows))
     counts_CC = confusion(dev.gold_N[rows], probs_NC.argmax(1), probs_NC.shape[1])
     return summed(counts_CC)
+
+
+def add_int8(artifact: Path, splits: Path) -> dict[str, dict[str, float]] | None:
+    """Measure the activation ranges on training pairs and store them; returns what each precision gives on dev.
+
+    None where the student cannot be scored in int8 here (a GPU, a backbone that is not BERT).
+    """
+    student, tokenizer = load_student(artifact)
+    if torch.cuda.is_available() or not can_fuse(student.backbone):
+        return None
+    pair_tokenizer = PairTokenizer(tokenizer, student.spec.max_length)
+    train, dev = (JudgedPairs.load(splits / name) for name in ("train", "dev"))
+    sample = train.pairs.take(np.random.default_rng(0).permutation(len(train))[:NUM_CALIBRATION])
+    batches = (pair_tokenizer.collate(sample, rows) for rows in budget_batches(sample.lengths_N, CALIBRATION_TOKENS))
+    ranges = activation_ranges(student.backbone, batches)
+    save_ranges(ranges, artifact)
+    found = {}
+    for dtype in DTYPES:
+        probs_NC = predict_probs(for_inference(student, dtype, ranges), pair_tokenizer, dev.pairs)
+        counts_CC = confusion(dev.gold_N, probs_NC.argmax(1), probs_NC.shape[1])
+        found[dtype] = {"dev_accuracy": accuracy(counts_CC), "dev_macro_f1": macro_f1(counts_CC)}
+    return found
 
 
 def write_scores(artifact: Path, splits: Path, output: str) -> None:
     """Score this worker's share of the judged dev and test pairs; writes one file of the scores table."""
     rank, num_workers = world()
     student, tokenizer = load_student(artifact)
-    student = student.to("cuda" if torch.cuda.is_available() else "cpu")
+    student = for_inference(student.to("cuda" if torch.cuda.is_available() else "cpu"))
     pair_tokenizer = PairTokenizer(tokenizer, student.spec.max_length)
     rows: list[dict[str, object]] = []
     for name in ("dev", "test"):

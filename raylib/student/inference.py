@@ -3,6 +3,7 @@
 N pairs, C classes.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from raylib.student.artifact import load_student
+from raylib.errors import InputError
+from raylib.student.artifact import load_ranges, load_student
 from raylib.student.data import PairTokenizer, TokenPairs, budget_batches, item_text
+from raylib.student.fused import DTYPES, FusedEncoder, can_fuse
 from raylib.student.model import Student
 
 Probs = npt.NDArray[np.float32]
 # Tokens a batch, padding included. On CPU small batches stay in the cache; on GPU large ones fill the device.
-TOKEN_BUDGET = {"cpu": 2048, "cuda": 65_536}
+TOKEN_BUDGET = {"cpu": 1024, "cuda": 65_536}
 
 
 def predict_probs(
@@ -35,21 +38,38 @@ def predict_probs(
     return probs_NC
 
 
+def for_inference(student: Student, dtype: str = "float32", ranges: torch.Tensor | None = None) -> Student:
+    """The student with the fastest encoder there is here for `dtype` (see `Scorer`); a plain one is cast in place.
+
+    A fused encoder copies the weights as they are now; extractor and head stay those of `student`. Raises ValueError
+    on an unknown dtype, InputError for int8 where it cannot be.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r}: not one of {', '.join(DTYPES)}")
+    if can_fuse(student.backbone):
+        fast = copy.copy(student)
+        fast._modules = {**student._modules, "backbone": FusedEncoder(student.backbone, dtype, ranges)}
+        fast.autocast_dtype = None
+        return fast.eval()
+    if dtype == "int8":
+        raise InputError("dtype int8: only for BERT backbones on a CPU; use float32 or bfloat16")
+    if dtype == "bfloat16":
+        student.backbone.to(torch.bfloat16)
+    return student.eval()
+
+
 class Scorer:
     """A student artifact, loaded for scoring."""
 
     def __init__(self, path: str | Path, dtype: str = "float32", device: str | None = None) -> None:
         """Load the artifact at `path`; raises InputError when it is incomplete or of a newer format.
 
-        dtype: `float32`, or `bfloat16` for the backbone (about twice as fast where the CPU or GPU has it; extractor
-        and head stay in float32). device: torch device; None = GPU where there is one.
+        dtype: `float32`; `bfloat16` for the backbone; or `int8` for its matrix products, on a CPU. Extractor and head
+        stay in float32. device: torch device; None = GPU where there is one.
         """
         student, tokenizer = load_student(path)
-        self.student = student.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
-        if dtype == "bfloat16":
-            self.student.backbone.to(torch.bfloat16)
-        elif dtype != "float32":
-            raise ValueError(f"dtype {dtype!r}: not float32 or bfloat16")
+        student = student.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.student = for_inference(student, dtype, load_ranges(path) if dtype == "int8" else None)
         self.spec = student.spec
         self.tokenizer = PairTokenizer(tokenizer, self.spec.max_length)
 

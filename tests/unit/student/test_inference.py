@@ -41,8 +41,8 @@ def test_bfloat16_stays_close(make_student, tokenizer, tmp_path):
     save_student(make_student(), tokenizer, tmp_path / "model")
     full, half = (Scorer(tmp_path / "model", dtype, "cpu").score(PAIRS) for dtype in ("float32", "bfloat16"))
     np.testing.assert_allclose(half, full, atol=0.02)
-    with pytest.raises(ValueError, match="int8"):
-        Scorer(tmp_path / "model", "int8")
+    with pytest.raises(ValueError, match="fp8"):
+        Scorer(tmp_path / "model", "fp8")
 
 
 def test_rows_hold_best_class_expected_gain_and_tier():
