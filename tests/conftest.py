@@ -7,14 +7,9 @@ settings.register_profile("no-clock", deadline=None, suppress_health_check=[Heal
 settings.load_profile("no-clock")
 
 
-# Two processes share the files, in order: a long one at the end would be waited for by the other process.
-LONGEST = ("test_faults.py", "test_pipeline.py", "test_annotate.py", "test_sft.py", "test_dpo.py", "test_distill.py")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, the others as they are."""
-    rank = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+    """The longest file first: two processes share the files in order, and one would wait for the other at the end."""
+    items.sort(key=lambda item: item.path.name != "test_faults.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,7 +15,7 @@ import yaml
 from raylib import tables
 
 NUM_PAIRS = 60
-WAIT_S = 240
+WAIT_S = 900  # a bound against hanging for ever, far beyond what a busy machine needs
 
 
 def settings(pairs: str, output: Path, **changes: Any) -> dict[str, Any]:

@@ -150,8 +150,9 @@ def test_engines_that_hang_end_the_run_with_their_state_and_it_resumes(
 ) -> None:
     pairs, undisturbed = whole
     output = tmp_path / "run"
+    one = {"engine": {**settings(pairs, output)["engine"], "num_engines": 1}}
     limits = {**settings(pairs, output)["limits"], "stall_s": 15.0}
-    job = start(settings(pairs, output, limits=limits), tmp_path / "config.yaml", nodes.cluster.address)
+    job = start(settings(pairs, output, limits=limits, **one), tmp_path / "config.yaml", nodes.cluster.address)
     while not num_units(output, job):
         assert job.poll() is None
         time.sleep(0.02)
@@ -167,7 +168,7 @@ def test_engines_that_hang_end_the_run_with_their_state_and_it_resumes(
     assert {report["pid"] for report in state["engines"].values()} >= {process.pid for process in hanging}
     assert not (output / "_SUCCESS").exists()
     next(output.glob("unit-*.parquet")).write_bytes(b"")  # as a disk that lost its last writes may leave it
-    finish(start(settings(pairs, output), tmp_path / "config.yaml", nodes.cluster.address))
+    finish(start(settings(pairs, output, **one), tmp_path / "config.yaml", nodes.cluster.address))
     assert table(output) == table(undisturbed)
 
 
