@@ -59,7 +59,7 @@ def make_optimizer(module: nn.Module, learning_rate: float, weight_decay: float)
     matrices = [parameter for parameter in module.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)  # a third of a step of 32 pairs on a CPU otherwise
 
 
 @dataclass(frozen=True)
