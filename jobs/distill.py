@@ -3,13 +3,13 @@
     python -m jobs.distill --config FILE --pairs runs/prepare --embeddings runs/embed --output runs/lrkd
 
 Only judged pairs train. Each epoch is a checkpoint; a lost worker is replaced and goes on from the last one, as does
-a rerun of the job. The epoch with the best dev macro-F1 becomes the student.
+a rerun of the job, also with another number of workers. The epoch with the best dev macro-F1 becomes the student.
 """
 
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -63,6 +63,8 @@ class StudentWorkers(Section):
 
 class DistillConfig(JobConfig):
     """Train a student, alone (objective bert), guided by rationale embeddings (lrkd), or in a rival's way."""
+
+    adjustable: ClassVar[tuple[str, ...]] = ("workers",)
 
     output: str = Field(description="run directory to write; a path that all nodes mount")
     pairs: str = Field(description="run directory of prepare")
@@ -132,6 +134,8 @@ def run(config: DistillConfig) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from raylib.ray_deepspeed import Workers, fit
+    from raylib.student.artifact import CARD, add_text, load_student
+    from raylib.student.card import render
     from raylib.student.data import PairTokenizer
     from raylib.student.dataset import read_guidance, read_rationales, read_soft_labels, write_splits
     from raylib.student.distillation import measure_scores
@@ -170,10 +174,14 @@ def run(config: DistillConfig) -> dict[str, Any]:
         "output": str(run.path("")),
     }
     micro_batch = config.global_batch // config.workers.num_workers
-    workers = Workers(**config.workers.model_dump(), micro_batch=micro_batch, zero_stage=1)
+    # The student is small: nothing is sharded, so that a checkpoint fits any number of workers.
+    workers = Workers(**config.workers.model_dump(), micro_batch=micro_batch, zero_stage=0)
     with ray_session():
         fit(train_worker, settings, workers, run.path("checkpoints"))
     facts |= {**measure_scores(config.output, splits, schema), **json.loads(run.read_text("training.json"))}
+    student = load_student(run.path("model"))[0]
+    about = {**facts, "objective": config.objective, "backbone": config.backbone}
+    add_text(run.path("model"), CARD, render(student.spec, about))
     for name in ("splits", "checkpoints"):
         shutil.rmtree(run.path(name))
     skipped = {"train": rows["train"], "unjudged": rows["unjudged"]}
@@ -182,17 +190,25 @@ def run(config: DistillConfig) -> dict[str, Any]:
 
 def train_worker(settings: dict[str, Any]) -> None:
     """One process of the training group; Ray Train calls it, again after a worker was lost."""
+    from ray.train import get_context
+    from tensorboardX import SummaryWriter
+
     from raylib.ray_deepspeed import Workers, initialize, load_checkpoint, save_checkpoint
     from raylib.student.distillation import distil
+    from raylib.student.train import no_log
 
     workers = Workers.model_validate(settings.pop("workers"))
     global_batch, scratch = settings["settings"].global_batch, Path(settings["output"]) / "checkpoints" / "_last"
+    board = SummaryWriter(f"{settings['output']}/tensorboard") if get_context().get_world_rank() == 0 else None
     distil(
         **settings,
         make_engine=lambda student, optimizer: initialize(student, optimizer, workers, global_batch),
         resume=lambda engine: load_checkpoint(engine).get("history", []),
         checkpoint=lambda engine, done: save_checkpoint(engine, {"history": done}, done[-1], scratch),
+        log=board.add_scalar if board else no_log,
     )
+    if board:
+        board.close()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from raylib.config import Section
+from raylib.errors import TrainingError
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -201,8 +202,10 @@ def fit(loop: Callable[[dict[str, Any]], None], settings: dict[str, Any], worker
     Lost workers are replaced `workers.max_failures` times; a loop finds its last checkpoint with
     `ray.train.get_checkpoint()`. A later call with the same `storage` (a path that all nodes mount) goes on from the
     last checkpoint too. Results are files that the loop writes: reports can be lost with the worker that made them.
+
+    Raises TrainingError when more workers are lost than that.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     resources = {"CPU": workers.cpus_per_worker} | ({"GPU": 1} if workers.use_gpu else {})
@@ -211,7 +214,7 @@ def fit(loop: Callable[[dict[str, Any]], None], settings: dict[str, Any], worker
     if not os.environ.get("RAY_ADDRESS"):
         _leave_out_the_cleaner()
     trainer = TorchTrainer(
-        loop,
+        lambda worker_settings: _run_without_compiler(loop, worker_settings),
         train_loop_config={**settings, "workers": workers.model_dump()},
         torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
@@ -225,7 +228,29 @@ def fit(loop: Callable[[dict[str, Any]], None], settings: dict[str, Any], worker
             worker_runtime_env={"env_vars": worker_env(workers)},
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        said = "; ".join(
+            f"rank {rank}: {str(failure).strip().splitlines()[-1]}"
+            for rank, failure in sorted(error.worker_failures.items())
+        )
+        kept = "the last checkpoint is kept in" if any(storage.glob("ray/checkpoint_*")) else "no checkpoint yet in"
+        raise TrainingError(
+            f"{storage.parent}: training lost workers more often than workers.max_failures allows; {said}; {kept} "
+            f"{storage}/ray. Mend the cause (free space, memory), then the same command goes on"
+        ) from error
+
+
+def _run_without_compiler(loop: Callable[[dict[str, Any]], None], settings: dict[str, Any]) -> None:
+    """Run the loop, DeepSpeed not compiling an operator that only tensor-parallel inference on CPUs calls.
+
+    It takes a minute on a new machine, in which every worker waits.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    loop(settings)
 
 
 def _leave_out_the_cleaner() -> None:

@@ -1,10 +1,14 @@
 """No time limit on property tests (a bound on time belongs in a benchmark), and the order of the test files."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("no-clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no-clock")
+# Two test processes and what they start share the cores: a thread that spins while it waits takes one from the others.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

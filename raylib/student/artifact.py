@@ -1,6 +1,7 @@
-"""The student on disk: `student.json` (what it is), `model.safetensors` (weights) and the tokenizer's files. No pickle.
+"""The student on disk: `student.json` (what it is), `model.safetensors` (weights), the tokenizer's files. No pickle.
 
-`int8.safetensors`, where it is, holds the activation ranges with which the student is scored in int8.
+`int8.safetensors`, where it is, holds the activation ranges with which the student is scored in int8; `README.md` is
+the card with what was measured.
 
 The training objective's own weights (projection, decoder, CRF) are left out: they serve training only.
 """
@@ -19,8 +20,8 @@ from raylib.errors import InputError
 from raylib.folders import whole_folder
 from raylib.student.model import Student, StudentSpec
 
-FORMAT_VERSION = 1
-INT8 = "int8.safetensors"
+FORMAT_VERSION = 2  # 2: with a temperature
+INT8, RECORD, CARD = "int8.safetensors", "student.json", "README.md"
 
 
 def save_student(student: Student, tokenizer: Any, path: str | Path) -> None:
@@ -29,22 +30,35 @@ def save_student(student: Student, tokenizer: Any, path: str | Path) -> None:
     weights = {
         name: value.detach().float().cpu().contiguous() for name, value in state.items() if not _is_training_only(name)
     }
+    with whole_folder(Path(path)) as partial:
+        tokenizer.save_pretrained(partial)
+        save_file(weights, partial / "model.safetensors")
+        (partial / RECORD).write_text(_record(student))
+
+
+def complete(student: Student, path: str | Path, ranges: torch.Tensor | None) -> None:
+    """Add to an artifact what was found out about `student`, whose weights it holds: spec, activation ranges."""
+    folder = Path(path)
+    if ranges is not None:
+        save_file({"activation_ranges": ranges.contiguous()}, folder / f"_partial-{INT8}")
+        (folder / f"_partial-{INT8}").rename(folder / INT8)
+    add_text(folder, RECORD, _record(student))
+
+
+def add_text(path: str | Path, name: str, text: str) -> None:
+    """Write or replace one text file of an artifact, whole."""
+    partial = Path(path) / f"_partial-{name}"
+    partial.write_text(text)
+    partial.rename(Path(path) / name)
+
+
+def _record(student: Student) -> str:
     record = {
         "format_version": FORMAT_VERSION,
         **student.spec.model_dump(mode="json"),
         "backbone": student.backbone.config.to_dict(),  # type: ignore[union-attr, operator]
     }
-    with whole_folder(Path(path)) as partial:
-        tokenizer.save_pretrained(partial)
-        save_file(weights, partial / "model.safetensors")
-        (partial / "student.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-
-
-def save_ranges(ranges: torch.Tensor, path: str | Path) -> None:
-    """Add the activation ranges to an artifact."""
-    partial = Path(path) / "_partial-int8.safetensors"
-    save_file({"activation_ranges": ranges.contiguous()}, partial)
-    partial.rename(Path(path) / INT8)
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
 
 
 def load_ranges(path: str | Path) -> torch.Tensor:
@@ -66,7 +80,7 @@ def load_student(path: str | Path) -> tuple[Student, Any]:
     """
     folder = Path(path)
     try:
-        record = json.loads((folder / "student.json").read_text())
+        record = json.loads((folder / RECORD).read_text())
     except OSError:
         raise InputError(
             f"{folder}: no student here (no student.json); name the `model` folder of a distill run"

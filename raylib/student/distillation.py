@@ -13,15 +13,16 @@ from transformers import AutoTokenizer
 
 from raylib import tables
 from raylib.labels import LabelSchema
-from raylib.student.artifact import load_student, save_ranges, save_student
+from raylib.student.artifact import complete, load_student, save_student
+from raylib.student.calibration import cross_entropy, fit_temperature
 from raylib.student.data import PairTokenizer, budget_batches
 from raylib.student.fused import DTYPES, activation_ranges, can_fuse
-from raylib.student.inference import for_inference, predict_probs, score_rows
+from raylib.student.inference import for_inference, predict_logits, predict_probs, score_rows
 from raylib.student.judged import JudgedPairs
 from raylib.student.metrics import Counts, accuracy, confusion, macro_f1, summarise
 from raylib.student.model import Student, StudentSpec
 from raylib.student.objectives import build_objective
-from raylib.student.train import Engine, TrainSettings, balanced_weights, make_optimizer, train_epoch
+from raylib.student.train import Engine, Log, TrainSettings, balanced_weights, make_optimizer, no_log, train_epoch
 
 NUM_CALIBRATION = 512  # training pairs whose activations set the ranges of int8
 CALIBRATION_TOKENS = 2048  # a batch
@@ -42,6 +43,7 @@ def distil(
     make_engine: Callable[[Student, torch.optim.Optimizer], Engine],
     resume: Callable[[Engine], History],
     checkpoint: Callable[[Engine, History], None],
+    log: Log = no_log,
 ) -> None:
     """What one process of a distill job does: train (or go on training), then score dev and test.
 
@@ -61,14 +63,16 @@ def distil(
         settings = replace(settings, class_weight_C=balanced_weights(counts_C))
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     artifact = Path(output) / "model"
+    earlier = resume(engine)
     history = train_student(
-        engine, tokenizer, train, dev, settings, artifact, resume(engine), lambda done: checkpoint(engine, done)
+        engine, tokenizer, train, dev, settings, artifact, earlier, lambda done: checkpoint(engine, done), log
     )
-    write_scores(artifact, splits, output)
     if world()[0] == 0:
-        by_precision = add_int8(artifact, splits)
-        record = {"epochs": history, "by_precision": by_precision}
+        record = {"epochs": history, "resumed_at_epoch": len(earlier), **complete_artifact(artifact, splits)}
         (Path(output) / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    if distributed.is_initialized():
+        distributed.barrier()  # scores are those of the complete artifact
+    write_scores(artifact, splits, output)
 
 
 def train_student(
@@ -80,12 +84,13 @@ def train_student(
     best: Path,
     history: History,
     checkpoint: Callable[[History], None],
+    log: Log = no_log,
 ) -> History:
     """Train the epochs that `history` does not have yet, or until dev gets no better; returns one record an epoch.
 
     After each epoch all workers measure dev together, the first one writes the artifact to `best` when dev macro-F1 is
     above that of every earlier epoch, and `checkpoint(history)` is called on all of them. `tokenizer` is the Hugging
-    Face tokenizer of the backbone.
+    Face tokenizer of the backbone. `log` gets every update's loss, and dev's figures by epoch.
     """
     rank, num_workers = world()
     student = cast(Student, engine.module)
@@ -93,7 +98,7 @@ def train_student(
     for epoch in range(len(history), settings.num_epochs):
         if is_enough(history, settings.patience):
             break
-        losses = train_epoch(engine, train, pair_tokenizer, settings, epoch, rank, num_workers)
+        losses = train_epoch(engine, train, pair_tokenizer, settings, epoch, rank, num_workers, log)
         counts_CC = dev_confusion(student, pair_tokenizer, dev, rank, num_workers)
         record = {
             "epoch": epoch + 1,
@@ -103,6 +108,8 @@ def train_student(
         }
         if rank == 0:
             print(" ".join(f"{name} {value:.4g}" for name, value in record.items()), flush=True)
+            for name in ("dev_accuracy", "dev_macro_f1"):
+                log(name, record[name], epoch + 1)
             if record["dev_macro_f1"] > max((earlier["dev_macro_f1"] for earlier in history), default=-1.0):
                 save_student(student, tokenizer, best)
         history = [*history, record]
@@ -126,26 +133,39 @@ def dev_confusion(student: Student, tokenizer: PairTokenizer, dev: JudgedPairs, 
     return summed(counts_CC)
 
 
-def add_int8(artifact: Path, splits: Path) -> dict[str, dict[str, float]] | None:
-    """Measure the activation ranges on training pairs and store them; returns what each precision gives on dev.
+def complete_artifact(artifact: Path, splits: Path) -> dict[str, Any]:
+    """Calibrate the student on dev, measure its activation ranges on training pairs, and store both with it.
 
-    None where the student cannot be scored in int8 here (a GPU, a backbone that is not BERT).
+    Returns `calibration` (None without a dev pair) and `by_precision`, what each precision gives on dev (None where the
+    student cannot be scored in int8: on a GPU, with a backbone that is not BERT).
     """
     student, tokenizer = load_student(artifact)
-    if torch.cuda.is_available() or not can_fuse(student.backbone):
-        return None
     pair_tokenizer = PairTokenizer(tokenizer, student.spec.max_length)
     train, dev = (JudgedPairs.load(splits / name) for name in ("train", "dev"))
+    logits_NC = torch.from_numpy(predict_logits(for_inference(student), pair_tokenizer, dev.pairs))
+    calibration = None
+    if len(dev):
+        gold_N = torch.from_numpy(dev.gold_N)
+        temperature = fit_temperature(logits_NC, gold_N)
+        student.spec = student.spec.model_copy(update={"temperature": temperature})
+        calibration = {
+            "temperature": temperature,
+            "dev_cross_entropy_before": cross_entropy(logits_NC, gold_N, 1.0),
+            "dev_cross_entropy_after": cross_entropy(logits_NC, gold_N, temperature),
+        }
+    if torch.cuda.is_available() or not can_fuse(student.backbone):
+        complete(student, artifact, None)
+        return {"calibration": calibration, "by_precision": None}
     sample = train.pairs.take(np.random.default_rng(0).permutation(len(train))[:NUM_CALIBRATION])
     batches = (pair_tokenizer.collate(sample, rows) for rows in budget_batches(sample.lengths_N, CALIBRATION_TOKENS))
     ranges = activation_ranges(student.backbone, batches)
-    save_ranges(ranges, artifact)
-    found = {}
+    complete(student, artifact, ranges)
+    by_precision = {}
     for dtype in DTYPES:
         probs_NC = predict_probs(for_inference(student, dtype, ranges), pair_tokenizer, dev.pairs)
         counts_CC = confusion(dev.gold_N, probs_NC.argmax(1), probs_NC.shape[1])
-        found[dtype] = {"dev_accuracy": accuracy(counts_CC), "dev_macro_f1": macro_f1(counts_CC)}
-    return found
+        by_precision[dtype] = {"dev_accuracy": accuracy(counts_CC), "dev_macro_f1": macro_f1(counts_CC)}
+    return {"calibration": calibration, "by_precision": by_precision}
 
 
 def write_scores(artifact: Path, splits: Path, output: str) -> None:

@@ -19,6 +19,7 @@ from raylib.student.fused import DTYPES, FusedEncoder, can_fuse
 from raylib.student.model import Student
 
 Probs = npt.NDArray[np.float32]
+Logits = npt.NDArray[np.float32]
 # Tokens a batch, padding included. On CPU small batches stay in the cache; on GPU large ones fill the device.
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 65_536}
 
@@ -26,16 +27,25 @@ TOKEN_BUDGET = {"cpu": 1024, "cuda": 65_536}
 def predict_probs(
     student: Student, tokenizer: PairTokenizer, pairs: TokenPairs, token_budget: int | None = None
 ) -> Probs:
-    """probs_NC of tokenised pairs, in their order; puts the student into evaluation mode and leaves it there."""
+    """probs_NC of tokenised pairs, in their order, at the student's temperature; leaves it in evaluation mode."""
+    logits_NC = predict_logits(student, tokenizer, pairs, token_budget)
+    probs_NC: Probs = (torch.from_numpy(logits_NC) / student.spec.temperature).softmax(1).numpy()
+    return probs_NC
+
+
+def predict_logits(
+    student: Student, tokenizer: PairTokenizer, pairs: TokenPairs, token_budget: int | None = None
+) -> Logits:
+    """logits_NC of tokenised pairs, in their order; leaves the student in evaluation mode."""
     device = next(student.parameters()).device
     budget = token_budget or TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cpu"])
-    probs_NC = np.zeros((len(pairs), len(student.spec.label_schema.names)), np.float32)
+    logits_NC = np.zeros((len(pairs), len(student.spec.label_schema.names)), np.float32)
     student.eval()
     with torch.inference_mode():
         for rows in budget_batches(pairs.lengths_N, budget):
             logits_BC = student(**tokenizer.collate(pairs, rows, device)).logits_BC
-            probs_NC[rows] = logits_BC.float().softmax(1).cpu().numpy()
-    return probs_NC
+            logits_NC[rows] = logits_BC.float().cpu().numpy()
+    return logits_NC
 
 
 def for_inference(student: Student, dtype: str = "float32", ranges: torch.Tensor | None = None) -> Student:

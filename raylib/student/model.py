@@ -29,6 +29,7 @@ class StudentSpec(Section):
     item_fields: tuple[str, ...] = Field(
         ("title", "brand"), strict=False, description="columns that make the item text"
     )
+    temperature: float = Field(1.0, gt=0.0, description="of the softmax over classes, fitted on dev")
 
 
 class StudentOutput(NamedTuple):

@@ -1,7 +1,7 @@
 """The training loop of one epoch; the engine is DeepSpeed's, or a plain torch optimiser behind the same calls."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,11 @@ from raylib.student.loss import classification_losses, soft_label_losses, total_
 from raylib.student.objectives import Crsd
 
 MAX_GRADIENT_NORM = 1.0
+Log = Callable[[str, float, int], Any]  # (figure, value, step), as TensorBoard takes them
+
+
+def no_log(figure: str, value: float, step: int) -> None:
+    """Keep nothing."""
 
 
 class Engine(Protocol):
@@ -106,8 +111,11 @@ def train_epoch(
     epoch: int,
     rank: int = 0,
     num_workers: int = 1,
+    log: Log = no_log,
 ) -> list[float]:
     """Train one epoch (counted from 0); returns the loss of each update, this worker's share over all pairs.
+
+    `log` gets each of them as `loss` with the number of the update.
 
     Every worker takes each `num_workers`-th pair of every batch and divides by its even share of the batch, so that
     the mean gradient over workers is the gradient of the whole batch even when it does not split evenly. A worker
@@ -141,4 +149,5 @@ def train_epoch(
         engine.backward(loss if len(mine) else loss * 0.0)
         engine.step()
         trajectory.append(loss.item() if len(mine) else 0.0)
+        log("loss", trajectory[-1], epoch * len(batches) + number + 1)
     return trajectory

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import WorkerGroupError
 
 from raylib.errors import ConfigError, InputError, TrainingError
 from raylib.ray_deepspeed import Workers, fit
@@ -42,10 +41,7 @@ def launch(
         if settings["model"] and (workers.use_gpu or len(ray.nodes()) > 1):
             preflight(workers, settings["model"], settings.get("lora"), settings.get("num_adapters", 1))
         places = {"storage": str(storage), "tensorboard": str(storage.parent / "tensorboard")}
-        try:
-            fit(loop, {**settings, **places}, workers, storage)
-        except WorkerGroupError as error:
-            raise TrainingError(_what_was_lost(error, storage)) from error
+        fit(loop, {**settings, **places}, workers, storage)
     if failure.exists():
         raise TrainingError(_what_failed(json.loads(failure.read_text()), storage, settings["learning_rate"]))
     history = json.loads((storage / "history.json").read_text())
@@ -64,17 +60,6 @@ def launch(
         "loss_last": losses[-1],
         "loss_curve": loss_curve(losses),
     }
-
-
-def _what_was_lost(error: WorkerGroupError, storage: Path) -> str:
-    said = "; ".join(
-        f"rank {rank}: {str(failure).strip().splitlines()[-1]}"
-        for rank, failure in sorted(error.worker_failures.items())
-    )
-    return (
-        f"{storage.parent}: training lost workers more often than workers.max_failures allows; {said}. "
-        f"{_last_checkpoint(storage)}. Mend the cause (free space, memory), then the same command goes on"
-    )
 
 
 def _last_checkpoint(storage: Path) -> str:

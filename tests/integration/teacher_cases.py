@@ -1,14 +1,9 @@
-"""What the tests of dapt, sft and dpo share: a tiny base model, small tables, a killer of workers, golden losses."""
+"""What the tests of dapt, sft and dpo share: a tiny base model, small tables, golden losses."""
 
 import json
 import os
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from raylib import tables
 from raylib.labels import LabelSchema
@@ -78,24 +73,3 @@ def golden(name: str, found: list[float]) -> list[float]:
     if os.environ.get("TRICOT_WRITE_GOLDEN"):
         path.write_text(json.dumps(found) + "\n")
     return json.loads(path.read_text())
-
-
-class WorkerKiller(threading.Thread):
-    """Kills one training process with SIGKILL as soon as Ray Train knows a checkpoint to go back to."""
-
-    def __init__(self, run: Path) -> None:
-        super().__init__(daemon=True)
-        self.run_directory = run
-        self.killed: int | None = None
-
-    def run(self) -> None:
-        snapshot = self.run_directory / "training" / "ray" / "checkpoint_manager_snapshot.json"
-        while not snapshot.exists() or "checkpoint_2" not in snapshot.read_text():
-            time.sleep(0.01)
-        workers = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if "RayTrainWorker" in " ".join(process.cmdline())
-        ]
-        self.killed = workers[-1].pid
-        os.kill(self.killed, signal.SIGKILL)

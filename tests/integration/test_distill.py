@@ -1,20 +1,17 @@
 """jobs.distill on Ray Train and DeepSpeed with a tiny BERT."""
 
-import os
 import shutil
-import signal
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
+from worker_killer import WorkerKiller
 
 from jobs.distill import DistillConfig, Guidance, StudentWorkers, run
 from raylib import tables
 from raylib.config import ConfigError
+from raylib.errors import TrainingError
 from raylib.ray_session import ray_session
 from raylib.student.artifact import load_student
 from raylib.student.inference import Scorer
@@ -105,7 +102,14 @@ def test_metrics_scores_and_artifact_agree(by_one_worker, data):
     assert scores.keys() == {row["pair_id"] for row in held_out}
     probs_NC = Scorer(output / "model", device="cpu").score(held_out)
     np.testing.assert_allclose(probs_NC, [scores[row["pair_id"]]["probs"] for row in held_out], atol=1e-5)
-    assert {path.name for path in output.iterdir() if path.is_dir()} == {"model"}
+    temperature = load_student(output / "model")[0].spec.temperature
+    found = metrics["calibration"]
+    assert found["temperature"] == temperature != 1
+    assert found["dev_cross_entropy_after"] < found["dev_cross_entropy_before"]
+    card = (output / "model" / "README.md").read_text()
+    assert f"| test | {metrics['test']['num_pairs']} | {100 * metrics['test']['accuracy']:.1f} |" in card
+    assert {path.name for path in output.iterdir() if path.is_dir()} == {"model", "tensorboard"}
+    assert list((output / "tensorboard").glob("events.*"))
 
 
 def test_done_run_is_a_no_op(by_one_worker, make_config):
@@ -116,32 +120,29 @@ def test_done_run_is_a_no_op(by_one_worker, make_config):
 def test_two_workers_equal_one_also_when_one_is_killed(by_one_worker, make_config, tmp_path):
     _, expected = by_one_worker
     output = tmp_path / "two"
-    killed = []
-
-    def kill_a_worker_after_the_first_checkpoint():
-        storage = output / "checkpoints" / "ray"
-        while not killed:
-            if list(storage.glob("checkpoint_*")):
-                workers = [
-                    process
-                    for process in psutil.process_iter(["cmdline"])
-                    if "RayTrainWorker" in " ".join(process.info["cmdline"] or [])
-                    and str(os.getpid()) in (str(parent.pid) for parent in process.parents())
-                ]
-                if workers:
-                    os.kill(workers[-1].pid, signal.SIGKILL)
-                    killed.append(workers[-1].pid)
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=kill_a_worker_after_the_first_checkpoint, daemon=True)
-    thread.start()
+    killer = WorkerKiller(output / "checkpoints")
+    killer.start()
     metrics = run(make_config(output, workers=StudentWorkers(num_workers=2)))
-    killed.append(0)
-    thread.join()
-    assert killed[0], "no worker was killed: the run ended first"
+    assert killer.killed, "no worker was killed: the run ended first"
+    check_equal(metrics, expected, output, by_one_worker[0])
+
+
+def test_another_number_of_workers_goes_on_where_a_lost_one_stopped(by_one_worker, make_config, tmp_path):
+    output = tmp_path / "resized"
+    killer = WorkerKiller(output / "checkpoints")
+    killer.start()
+    with pytest.raises(TrainingError, match=r"lost workers more often .*the last checkpoint is kept"):
+        run(make_config(output, workers=StudentWorkers(num_workers=2, max_failures=0)))
+    assert killer.killed
+    metrics = run(make_config(output))
+    assert metrics["resumed_at_epoch"] > 0
+    check_equal(metrics, by_one_worker[1], output, by_one_worker[0])
+
+
+def check_equal(metrics, expected, output, other):
     for ours, theirs in zip(metrics["epochs"], expected["epochs"], strict=True):
         assert ours == pytest.approx(theirs, abs=2e-4)
-    for name, value in weights(by_one_worker[0]).items():
+    for name, value in weights(other).items():
         torch.testing.assert_close(weights(output)[name], value, rtol=2e-3, atol=2e-3, msg=name)
     shutil.rmtree(output)
 

@@ -98,6 +98,8 @@ def strike(
     else:
         job.kill()
         job.communicate()
+        output = Path(yaml.safe_load(config.read_text())["output"])
+        next(output.glob("unit-*.parquet")).write_bytes(b"")  # as a disk that lost its last writes may leave it
         return start(yaml.safe_load(config.read_text()), config, nodes.cluster.address)
     return job
 
@@ -145,10 +147,8 @@ def kill_engines_over(poison: str, file: Path, over: threading.Event) -> None:
             killed = attempt["begun"]
 
 
-def test_engines_that_hang_end_the_run_with_their_state_and_it_resumes(
-    nodes: Nodes, whole: tuple[str, Path], tmp_path: Path
-) -> None:
-    pairs, undisturbed = whole
+def test_engines_that_hang_end_the_run_with_their_state(nodes: Nodes, whole: tuple[str, Path], tmp_path: Path) -> None:
+    pairs, _ = whole
     output = tmp_path / "run"
     one = {"engine": {**settings(pairs, output)["engine"], "num_engines": 1}}
     limits = {**settings(pairs, output)["limits"], "stall_s": 15.0}
@@ -167,9 +167,6 @@ def test_engines_that_hang_end_the_run_with_their_state_and_it_resumes(
     state = json.loads((output / "stalled.json").read_text())
     assert {report["pid"] for report in state["engines"].values()} >= {process.pid for process in hanging}
     assert not (output / "_SUCCESS").exists()
-    next(output.glob("unit-*.parquet")).write_bytes(b"")  # as a disk that lost its last writes may leave it
-    finish(start(settings(pairs, output, **one), tmp_path / "config.yaml", nodes.cluster.address))
-    assert table(output) == table(undisturbed)
 
 
 def test_a_second_driver_on_the_run_is_refused(whole: tuple[str, Path], tmp_path: Path) -> None:

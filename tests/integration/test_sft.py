@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from teacher_cases import WorkerKiller, golden, losses, make_base, write_sft
+from teacher_cases import golden, losses, make_base, write_sft
+from worker_killer import WorkerKiller
 
 from jobs.sft import SftConfig, run
 from raylib import tables
@@ -65,7 +66,7 @@ def test_one_worker_equals_two(case, two_workers):
 
 
 def test_killed_worker_is_replaced_and_nothing_changes(case, two_workers):
-    killer = WorkerKiller(case["path"] / "killed")
+    killer = WorkerKiller(case["path"] / "killed" / "training")
     killer.start()
     metrics = train(case, "killed", WORKERS)
     assert killer.killed
@@ -77,9 +78,9 @@ def test_killed_worker_is_replaced_and_nothing_changes(case, two_workers):
 
 
 def test_another_number_of_workers_goes_on_where_a_lost_one_stopped(case, two_workers):
-    killer = WorkerKiller(case["path"] / "resized")
+    killer = WorkerKiller(case["path"] / "resized" / "training")
     killer.start()
-    with pytest.raises(TrainingError, match=r"lost workers more often .*the checkpoint of step \d+ is kept"):
+    with pytest.raises(TrainingError, match=r"lost workers more often .*the last checkpoint is kept"):
         train(case, "resized", {**WORKERS, "max_failures": 0})
     assert killer.killed
     metrics = train(case, "resized", {"num_workers": 1, "micro_batch": 4, "checkpoint_steps": 100})

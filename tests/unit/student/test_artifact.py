@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from raylib.errors import InputError
-from raylib.student.artifact import load_student, save_student
+from raylib.student.artifact import add_text, complete, load_student, save_student
 
 INPUTS = {"input_ids": torch.tensor([[2, 5, 3, 6, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
 
@@ -43,9 +43,26 @@ def edit_record(path, **changes):
 
 
 def test_newer_format_is_refused(path):
-    edit_record(path, format_version=2)
-    with pytest.raises(InputError, match="artifact format 2, this version reads up to 1; update tricot"):
+    edit_record(path, format_version=3)
+    with pytest.raises(InputError, match="artifact format 3, this version reads up to 2; update tricot"):
         load_student(path)
+
+
+def test_an_older_format_has_no_temperature_and_loads(path):
+    record = json.loads((path / "student.json").read_text())
+    del record["temperature"]
+    (path / "student.json").write_text(json.dumps(record | {"format_version": 1}))
+    assert load_student(path)[0].spec.temperature == 1.0
+
+
+def test_what_is_found_out_later_is_added(path):
+    student = load_student(path)[0]
+    student.spec = student.spec.model_copy(update={"temperature": 1.7})
+    complete(student, path, None)
+    add_text(path, "README.md", "# card\n")
+    assert load_student(path)[0].spec == student.spec
+    assert (path / "README.md").read_text() == "# card\n"
+    assert not list(path.glob("_partial*"))
 
 
 def test_missing_and_misshapen_tensors_are_named(path):

@@ -4,7 +4,7 @@ import torch
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from raylib.errors import InputError
-from raylib.student.artifact import load_ranges, save_ranges, save_student
+from raylib.student.artifact import complete, load_ranges, save_student
 from raylib.student.data import PairTokenizer
 from raylib.student.fused import FLASH_FROM, FusedEncoder, activation_ranges, can_fuse
 from raylib.student.inference import Scorer, for_inference, predict_probs
@@ -105,7 +105,7 @@ def test_int8_needs_an_artifact_that_has_its_ranges(make_student, make_judged, t
         Scorer(tmp_path / "model", "int8", "cpu")
     batch = pair_tokenizer.collate(make_judged(24).pairs, np.arange(24))
     ranges = activation_ranges(student.eval().backbone, [batch])
-    save_ranges(ranges, tmp_path / "model")
+    complete(student, tmp_path / "model", ranges)
     assert torch.equal(load_ranges(tmp_path / "model"), ranges)
     pairs = [{"query": "red shoe", "title": "acme red shoe"}, {"query": "blue", "title": "phone case big small"}] * 3
     exact, rounded = (Scorer(tmp_path / "model", dtype, "cpu").score(pairs) for dtype in ("float32", "int8"))
