@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.provenance import describe, provenance
+from benchmarks.student_measure import baselines, measure, predictions, read_splits, shown
+from raylib.labels import LabelSchema
 
 ROOT = Path(__file__).parent.parent
-NUM_BOOTSTRAP = 1000
 ZEROED = "lrkd_gat"  # the student whose latent is also set to zero after training
-Predictions = dict[str, list[np.ndarray]]  # student -> for each seed the class of each test pair
 
 
 def run_students(words: argparse.Namespace) -> tuple[Path, dict[str, list[str]], dict[str, Any]]:
@@ -72,78 +72,6 @@ def without_latent(model: Path, rows: list[dict[str, Any]]) -> np.ndarray:
     return scorer.score(rows).argmax(1)
 
 
-def measure(pairs: Path, parts: dict[str, list[str]], words: argparse.Namespace) -> dict[str, Any]:
-    """Accuracy and macro-F1 on test by student and by baseline, and their differences to BERT alone."""
-    from raylib.evaluation.baselines import majority, tfidf_logistic_regression
-    from raylib.evaluation.inputs import read_ensemble, read_judged
-    from raylib.labels import LabelSchema
-
-    schema = LabelSchema.load(words.label_schema)
-    num_classes = len(schema.names)
-    judged, _ = read_judged(str(pairs), schema)
-    train, test = (judged.where(judged.column("split") == split) for split in ("train", "test"))
-    predicted: Predictions = {
-        "majority class": [majority(train.gold_N, len(test), num_classes).argmax(1)],
-        "TF-IDF + logistic regression": [tfidf_logistic_regression(train, test, num_classes).argmax(1)],
-    }
-    for name, stages in parts.items():
-        predicted[name] = []
-        for seed in words.seeds:
-            uris = [str(words.work / f"{stage}-{seed}") for stage in stages]
-            predicted[name].append(read_ensemble(uris, test, num_classes)[0].argmax(1))
-        if stages == [ZEROED]:
-            rows = test.table.to_pylist()
-            models = [words.work / f"{ZEROED}-{seed}" / "model" for seed in words.seeds]
-            predicted[f"{name}, latent zeroed at inference"] = [without_latent(model, rows) for model in models]
-    replicates = {name: [_replicates(test, found_N, num_classes) for found_N in by] for name, by in predicted.items()}
-    alone = next((name for name, stages in parts.items() if stages == ["bert"]), None)
-    rows_of: dict[str, Any] = {}
-    for name, by in predicted.items():
-        row: dict[str, Any] = {"num_seeds": len(by)}
-        for figure in ("accuracy", "macro_f1"):
-            row[figure] = _mean(figure, test, by, replicates[name], num_classes)
-            if alone and name not in (alone, *list(predicted)[:2]):
-                other = _mean(figure, test, predicted[alone], replicates[alone], num_classes)
-                row[f"{figure}_minus_bert"] = _difference(row[figure], other)
-        rows_of[name] = row
-    for row in rows_of.values():
-        for figure in ("accuracy", "macro_f1"):
-            del row[figure]["replicates"]
-    return {
-        "students": rows_of,
-        "num_test_pairs": len(test),
-        "num_test_queries": len(np.unique(test.query_N)),
-        "num_train_pairs": len(train),
-    }
-
-
-def _replicates(test: Any, found_N: np.ndarray, num_classes: int) -> np.ndarray:
-    """Confusion matrices [B, C, C + 1] of the same draws of queries for every student and seed."""
-    from raylib.evaluation.resampling import confusion_replicates
-
-    return confusion_replicates(test.gold_N, found_N, test.query_N, num_classes, NUM_BOOTSTRAP, 0)
-
-
-def _mean(figure: str, test: Any, by: list[np.ndarray], replicates: list[np.ndarray], num_classes: int) -> Any:
-    """A figure's mean over seeds with its interval, and each seed's value."""
-    from raylib.evaluation import metrics
-    from raylib.evaluation.resampling import interval
-
-    function = getattr(metrics, figure)
-    values = [float(function(metrics.confusion(test.gold_N, found_N, num_classes))) for found_N in by]
-    mean_B = np.mean([function(one) for one in replicates], axis=0)
-    low, high = interval(mean_B)
-    return {"value": float(np.mean(values)), "low": low, "high": high, "by_seed": values, "replicates": mean_B}
-
-
-def _difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    from raylib.evaluation.resampling import interval
-
-    low, high = interval(one["replicates"] - other["replicates"])
-    by_seed = [a - b for a, b in zip(one["by_seed"], other["by_seed"], strict=True)]
-    return {"value": one["value"] - other["value"], "low": low, "high": high, "by_seed": by_seed}
-
-
 def main() -> None:
     """Train the students and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -162,6 +90,18 @@ def main() -> None:
 
     with ray_session():
         pairs, parts, stages = run_students(words)
+    schema = LabelSchema.load(words.label_schema)
+    num_classes = len(schema.names)
+    train, test = read_splits(pairs, schema)
+    predicted = {
+        **baselines(train, test, num_classes),
+        **predictions(words.work, parts, words.seeds, test, num_classes),
+    }
+    for name in [name for name, stages_of in parts.items() if stages_of == [ZEROED]]:
+        models = [words.work / f"{ZEROED}-{seed}" / "model" for seed in words.seeds]
+        rows = test.table.to_pylist()
+        predicted[f"{name}, latent zeroed at inference"] = [without_latent(model, rows) for model in models]
+    alone = next((name for name, stages_of in parts.items() if stages_of == ["bert"]), None)
     trained = {name: found for name, found in stages.items() if found["job"] == "distill"}
     chosen = f" --students {' '.join(words.students)}" if words.students else ""
     where = f" --pairs RUN --rationales RUN --label_schema {words.label_schema}" if words.pairs else ""
@@ -171,7 +111,10 @@ def main() -> None:
             f"{where} --num_epochs {words.num_epochs}{chosen}"
         ),
         "seeds": words.seeds,
-        **measure(pairs, parts, words),
+        "num_train_pairs": len(train),
+        "num_test_pairs": len(test),
+        "num_test_queries": len(np.unique(test.query_N)),
+        "students": measure(predicted, test, num_classes, alone),
         "dev": {name: found["dev"] for name, found in trained.items()},
         "guided": {name: found["guidance"] for name, found in trained.items() if "guidance" in found},
         "seconds": {name: found["stage_s"] for name, found in trained.items()},
@@ -196,18 +139,9 @@ def report(record: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for name, row in record["students"].items():
-        minus = row.get("macro_f1_minus_bert")
-        cells = [_measure(found) if found else "" for found in (row["accuracy"], row["macro_f1"], minus)]
+        cells = [shown(row.get(figure)) for figure in ("accuracy", "macro_f1", "macro_f1_minus")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _measure(found: dict[str, Any]) -> str:
-    """Value, interval and range over seeds, all in %."""
-    text = f"{100 * found['value']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
-    if len(found["by_seed"]) > 1:
-        text += f" ({100 * min(found['by_seed']):.1f} to {100 * max(found['by_seed']):.1f})"
-    return text
 
 
 if __name__ == "__main__":

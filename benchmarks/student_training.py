@@ -44,6 +44,7 @@ def ours(table: Any, objective: str, extractor: str, dtype: str) -> Callable[[],
     from raylib.labels import LabelSchema
     from raylib.student.data import PairTokenizer
     from raylib.student.dataset import Guidance, tokenise_split
+    from raylib.student.fast_training import speed_up
     from raylib.student.model import Student, StudentSpec
     from raylib.student.objectives import build_objective
     from raylib.student.train import TorchEngine, TrainSettings, train_epoch
@@ -60,6 +61,7 @@ def ours(table: Any, objective: str, extractor: str, dtype: str) -> Callable[[],
         student = Student.from_backbone(backbone, StudentSpec(label_schema=schema, extractor=extractor))
         student.objective = build_objective(objective, student.backbone, student.latent_size, 384)
         student.autocast_dtype = torch.bfloat16 if dtype == "bfloat16" else None
+        speed_up(student.backbone)
         engine = TorchEngine(student, LEARNING_RATE, 0.01)
         started_s = time.perf_counter()
         judged, _ = tokenise_split(table, schema, ("title", "brand"), tokenizer, guidance)

@@ -14,11 +14,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from raylib.config import JobConfig, Section, main
+from raylib.errors import TrainingError
 from raylib.labels import LabelSchema
 from raylib.models import resolve_model
 from raylib.ray_session import ray_session
 from raylib.runs import Run, require_done
 
+FAILURE = "failure.txt"
 # what each objective needs of the teacher
 TEXTS = "guidance.rationales"
 SOURCES = {"bert": None, "lrkd": "embeddings", "ced_kd": TEXTS, "mkd": TEXTS, "crsd": TEXTS}
@@ -131,7 +133,7 @@ def run(config: DistillConfig) -> dict[str, Any]:
     }
     for uri in inputs.values():
         require_done(uri)
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     from raylib.ray_deepspeed import Workers, fit
     from raylib.student.artifact import CARD, add_text, load_student
@@ -144,6 +146,7 @@ def run(config: DistillConfig) -> dict[str, Any]:
 
     splits = run.path("splits")
     tokenizer = PairTokenizer(AutoTokenizer.from_pretrained(backbone), config.max_length)
+    tokenizer.check_fits(AutoConfig.from_pretrained(backbone).vocab_size, backbone)
     guide = config.guidance
     teachers = [read_guidance(uri) for uri in config.sources]
     if guide.rationales:
@@ -176,8 +179,14 @@ def run(config: DistillConfig) -> dict[str, Any]:
     micro_batch = config.global_batch // config.workers.num_workers
     # The student is small: nothing is sharded, so that a checkpoint fits any number of workers.
     workers = Workers(**config.workers.model_dump(), micro_batch=micro_batch, zero_stage=0)
+    failure = run.path(FAILURE)
+    failure.unlink(missing_ok=True)
     with ray_session():
         fit(train_worker, settings, workers, run.path("checkpoints"))
+    if failure.exists():
+        raise TrainingError(
+            f"{config.output}: training stopped: {failure.read_text()}; another setting needs another output"
+        )
     facts |= {**measure_scores(config.output, splits, schema), **json.loads(run.read_text("training.json"))}
     student = load_student(run.path("model"))[0]
     about = {**facts, "objective": config.objective, "backbone": config.backbone}
@@ -200,13 +209,17 @@ def train_worker(settings: dict[str, Any]) -> None:
     workers = Workers.model_validate(settings.pop("workers"))
     global_batch, scratch = settings["settings"].global_batch, Path(settings["output"]) / "checkpoints" / "_last"
     board = SummaryWriter(f"{settings['output']}/tensorboard") if get_context().get_world_rank() == 0 else None
-    distil(
-        **settings,
-        make_engine=lambda student, optimizer: initialize(student, optimizer, workers, global_batch),
-        resume=lambda engine: load_checkpoint(engine).get("history", []),
-        checkpoint=lambda engine, done: save_checkpoint(engine, {"history": done}, done[-1], scratch),
-        log=board.add_scalar if board else no_log,
-    )
+    try:
+        distil(
+            **settings,
+            make_engine=lambda student, optimizer: initialize(student, optimizer, workers, global_batch),
+            resume=lambda engine: load_checkpoint(engine).get("history", []),
+            checkpoint=lambda engine, done: save_checkpoint(engine, {"history": done}, done[-1], scratch),
+            log=board.add_scalar if board else no_log,
+        )
+    except TrainingError as error:  # on all workers at once; it would come again, so they are not replaced
+        if board:
+            Path(settings["output"], FAILURE).write_text(str(error))
     if board:
         board.close()
 

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from raylib.errors import InputError
+
 Array = npt.NDArray[Any]
 GROUP_BATCHES = 50  # pairs are sorted by length within groups of this many batches, so that shuffling stays random
 
@@ -89,6 +91,14 @@ class PairTokenizer:
         ids = np.asarray(probe["input_ids"], dtype=np.int32)
         self._before, self._between, self._after = ids[:first], ids[after_first:second], ids[after_second:]
 
+    def check_fits(self, vocab_size: int, place: str) -> None:
+        """Raise InputError when an encoder with `vocab_size` embeddings cannot take all tokens; `place` names both."""
+        if len(self._tokenizer) > vocab_size:
+            raise InputError(
+                f"{place}: the tokenizer has {len(self._tokenizer)} tokens, the encoder embeds {vocab_size}: they are "
+                "not of one model; restore the directory"
+            )
+
     def encode(self, queries: Sequence[str], items: Sequence[str]) -> TokenPairs:
         """Tokenise N pairs."""
         query_ids, item_ids = self._tokenise(queries), self._tokenise(items)
@@ -103,6 +113,11 @@ class PairTokenizer:
             starts_N1[n + 1] = starts_N1[n] + item_start_N[n] + len(item_piece) + len(self._after)
         tokens_T = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
         return TokenPairs(tokens_T, starts_N1, item_start_N)
+
+    def num_item_tokens(self, pairs: TokenPairs) -> Array:
+        """Tokens of each pair's item, [N]; 0 where the query leaves no room for it, or it has no text."""
+        num_tokens_N: Array = pairs.lengths_N - pairs.item_start_N - len(self._after)
+        return num_tokens_N
 
     def collate(self, pairs: TokenPairs, rows: Array, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
         """Model inputs of the pairs `rows`, padded to the longest of them."""

@@ -212,15 +212,15 @@ def write_splits(
 ) -> dict[str, Any]:
     """Write `train`, `dev` and `test` below `folder` for the workers; returns the counts and E (None without guidance).
 
-    Raises InputError when no training pair would have guidance although some is given, likewise with soft labels, and
-    when the sources of guidance were embedded with different encoders.
+    Raises InputError when no training pair would have guidance although some is given, likewise with soft labels, when
+    the sources of guidance were embedded with different encoders, and when most items are cut away.
     """
     sizes = [source.size for source in guidance]
     if len(set(sizes)) > 1:
         raise InputError(f"embeddings: of sizes {', '.join(map(str, sizes))}; embed all of them with one encoder")
     parts, rows = read_judged(pairs, schema, item_fields)
     states: dict[str, int] = {}
-    num_soft = 0
+    num_soft, cut_away = 0, {}
     for name, part in parts.items():
         if name == "train":
             judged, counted = tokenise_split(part, schema, item_fields, tokenizer, guidance, which, soft_labels)
@@ -228,7 +228,13 @@ def write_splits(
             num_soft = int(judged.teacher_prob_NC.any(1).sum())
         else:
             judged, _ = tokenise_split(part, schema, item_fields, tokenizer)
+        cut_away[name] = int((tokenizer.num_item_tokens(judged.pairs) == 0).sum())
         judged.save(folder / name)
+    if 2 * cut_away["train"] > rows["train"]:
+        raise InputError(
+            f"{pairs}: {cut_away['train']} of {rows['train']} training pairs have no token of their item left; raise "
+            f"max_length (now {tokenizer.max_length}) or name item_fields that hold text"
+        )
     if soft_labels and not num_soft:
         raise InputError(
             f"none of the {rows['train']} training pairs of {pairs} has class probabilities of the teacher; annotate "
@@ -245,5 +251,6 @@ def write_splits(
         "train_classes": {name: counts[name] for name in schema.names},
         "guidance": states,
         "soft_labels": num_soft,
+        "without_item": cut_away,
         "embedding_size": sizes[0] or None if sizes else None,
     }

@@ -16,6 +16,7 @@ from raylib.labels import LabelSchema
 from raylib.student.artifact import complete, load_student, save_student
 from raylib.student.calibration import cross_entropy, fit_temperature
 from raylib.student.data import PairTokenizer, budget_batches
+from raylib.student.fast_training import speed_up
 from raylib.student.fused import DTYPES, activation_ranges, can_fuse
 from raylib.student.inference import for_inference, predict_logits, predict_probs, score_rows
 from raylib.student.judged import JudgedPairs
@@ -23,6 +24,7 @@ from raylib.student.metrics import Counts, accuracy, confusion, macro_f1, summar
 from raylib.student.model import Student, StudentSpec
 from raylib.student.objectives import build_objective
 from raylib.student.train import Engine, Log, TrainSettings, balanced_weights, make_optimizer, no_log, train_epoch
+from raylib.student.workers import summed, world
 
 NUM_CALIBRATION = 512  # training pairs whose activations set the ranges of int8
 CALIBRATION_TOKENS = 2048  # a batch
@@ -56,6 +58,7 @@ def distil(
         objective, student.backbone, student.latent_size, embedding_size, reduction, spec.num_latents
     )
     student.autocast_dtype = torch.bfloat16 if is_bfloat16 else None
+    speed_up(student.backbone)
     engine = make_engine(student, make_optimizer(student, settings.learning_rate, settings.weight_decay))
     train, dev = JudgedPairs.load(splits / "train"), JudgedPairs.load(splits / "dev")
     if is_balanced:
@@ -102,7 +105,7 @@ def train_student(
         counts_CC = dev_confusion(student, pair_tokenizer, dev, rank, num_workers)
         record = {
             "epoch": epoch + 1,
-            "loss": float(summed(np.array([np.mean(losses)]))[0] / num_workers),
+            "loss": float(np.mean(losses)),
             "dev_accuracy": accuracy(counts_CC),
             "dev_macro_f1": macro_f1(counts_CC),
         }
@@ -193,20 +196,3 @@ def measure_scores(output: str, splits: Path, schema: LabelSchema) -> dict[str, 
         labels_N = np.array([schema.index(predicted[pair_id]) for pair_id in split.pair_id_N.tolist()], np.int64)
         measured[name] = summarise(confusion(split.gold_N, labels_N, len(schema.names))) if len(split) else None
     return measured
-
-
-def world() -> tuple[int, int]:
-    """Rank of this process and number of processes; (0, 1) outside a process group."""
-    if not distributed.is_initialized():
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def summed(values: Any) -> Any:
-    """Sum of a numpy array over all workers, on each of them."""
-    if world()[1] == 1:
-        return values
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    total = torch.from_numpy(values).to(device)
-    distributed.all_reduce(total)
-    return total.cpu().numpy()

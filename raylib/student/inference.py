@@ -82,6 +82,7 @@ class Scorer:
         self.student = for_inference(student, dtype, load_ranges(path) if dtype == "int8" else None)
         self.spec = student.spec
         self.tokenizer = PairTokenizer(tokenizer, self.spec.max_length)
+        self.tokenizer.check_fits(student.backbone.config.vocab_size, str(path))  # type: ignore[union-attr, arg-type]
 
     def tokenise(self, pairs: Sequence[Mapping[str, Any]]) -> TokenPairs:
         """Token ids of pairs; each a mapping with `query` and the artifact's item fields (absent or None is empty)."""

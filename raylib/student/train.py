@@ -5,13 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
+from raylib.errors import TrainingError
 from raylib.student.data import PairTokenizer, epoch_batches
 from raylib.student.judged import JudgedPairs
 from raylib.student.loss import classification_losses, soft_label_losses, total_loss
 from raylib.student.objectives import Crsd
+from raylib.student.workers import summed
 
 MAX_GRADIENT_NORM = 1.0
 Log = Callable[[str, float, int], Any]  # (figure, value, step), as TensorBoard takes them
@@ -113,9 +116,10 @@ def train_epoch(
     num_workers: int = 1,
     log: Log = no_log,
 ) -> list[float]:
-    """Train one epoch (counted from 0); returns the loss of each update, this worker's share over all pairs.
+    """Train one epoch (counted from 0); returns the loss of each update, the mean over all its pairs.
 
-    `log` gets each of them as `loss` with the number of the update.
+    `log` gets each of them as `loss` with the number of the update. Raises TrainingError on all workers at the first
+    loss that is no number.
 
     Every worker takes each `num_workers`-th pair of every batch and divides by its even share of the batch, so that
     the mean gradient over workers is the gradient of the whole batch even when it does not split evenly. A worker
@@ -148,6 +152,14 @@ def train_epoch(
         loss = total_loss(classification_B, output.auxiliary_B, settings.guidance_weight, len(batch) / num_workers)
         engine.backward(loss if len(mine) else loss * 0.0)
         engine.step()
-        trajectory.append(loss.item() if len(mine) else 0.0)
-        log("loss", trajectory[-1], epoch * len(batches) + number + 1)
+        shares = summed(np.array([loss.item() if len(mine) else 0.0]))
+        trajectory.append(float(shares[0]) / num_workers)
+        update = epoch * len(batches) + number + 1
+        log("loss", trajectory[-1], update)
+        if not math.isfinite(trajectory[-1]):
+            before = ", ".join(f"{value:.4g}" for value in trajectory[-6:-1])
+            raise TrainingError(
+                f"loss {trajectory[-1]} at update {update} (epoch {epoch + 1}); those before: {before or 'none'}. Look "
+                f"at the rows and lower learning_rate (now {settings.learning_rate:g})"
+            )
     return trajectory

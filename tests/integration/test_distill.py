@@ -161,6 +161,13 @@ def test_a_rival_learns_from_the_rationales_and_leaves_nothing_of_itself(make_co
     assert not [name for name in weights(tmp_path / "out") if name.startswith("objective")]
 
 
+def test_a_diverging_student_ends_the_job_at_once_and_leaves_no_model_under_its_name(make_config, tmp_path):
+    with pytest.raises(TrainingError, match=r"training stopped: loss (inf|nan) at update \d+ \(epoch 1\).* 1e\+30"):
+        run(make_config(tmp_path / "out", learning_rate=1e30, num_epochs=1))
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    assert not (tmp_path / "out" / "model").exists()
+
+
 def test_impossible_combinations_are_all_named():
     with pytest.raises(ConfigError, match=r"(?s)objective lrkd needs them"):
         DistillConfig.from_mapping({"output": "o", "pairs": "p", "label_schema": "esci"}, "test")

@@ -177,3 +177,12 @@ def test_unusable_pairs_are_explained(write, pairs, message):
 def test_unusable_embeddings_are_explained(write, embeddings, message):
     with pytest.raises(InputError, match=message):
         write(embeddings=embeddings)
+
+
+def test_pairs_whose_item_is_cut_away_are_counted_and_refused_when_they_are_most(write):
+    long = {"query": "red shoe big boot lace case phone small acme zeta green blue red shoe big"}
+    pairs = [{**PAIRS[0], **long}, *PAIRS[1:5], {**PAIRS[5], **long}]
+    assert write(pairs)[0]["without_item"] == {"train": 1, "dev": 0, "test": 1}
+    pairs = [{**row, **long} for row in PAIRS]
+    with pytest.raises(InputError, match=r"3 of 3 training pairs have no token of their item left; raise max_length"):
+        write(pairs)

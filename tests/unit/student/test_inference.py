@@ -1,6 +1,9 @@
+import copy
+
 import numpy as np
 import pytest
 
+from raylib.errors import InputError
 from raylib.labels import LabelSchema
 from raylib.student.artifact import save_student
 from raylib.student.inference import Scorer, score_rows
@@ -53,3 +56,23 @@ def test_rows_hold_best_class_expected_gain_and_tier():
     assert first["score"] == pytest.approx(0.6 + 0.02 + 0.001)
     assert (second["label"], second["tier"]) == ("Irrelevant", 0)
     assert second["score"] == pytest.approx(0.012)
+
+
+def test_a_tokenizer_of_another_model_is_refused(make_student, tokenizer, tmp_path):
+    save_student(make_student(), tokenizer, tmp_path / "model")
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens([f"word{n}" for n in range(5)])
+    other.save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match=r"model: the tokenizer has 21 tokens, the encoder embeds 16"):
+        Scorer(tmp_path / "model", device="cpu")
+
+
+def test_probabilities_are_those_of_the_temperature(make_student, tokenizer, tmp_path):
+    student = make_student()
+    probs = []
+    for temperature in (1.0, 2.0):
+        student.spec = student.spec.model_copy(update={"temperature": temperature})
+        save_student(student, tokenizer, tmp_path / "model")
+        probs.append(Scorer(tmp_path / "model", device="cpu").score(PAIRS))
+    sharper = probs[1] ** 2
+    np.testing.assert_allclose(probs[0], sharper / sharper.sum(1, keepdims=True), atol=1e-6)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from raylib.errors import TrainingError
 from raylib.student.data import PairTokenizer
 from raylib.student.inference import predict_probs
 from raylib.student.train import TorchEngine, TrainSettings, balanced_weights, lr_factor, train_epoch
@@ -129,6 +130,16 @@ def test_soft_labels_move_the_student_towards_the_teacher(make_student, make_jud
         agreed.append((probs_NC.argmax(1) == wrong_NC.argmax(1)).mean())
     assert agreed[0] < 0.4
     assert agreed[1] > 0.8
+
+
+def test_a_loss_that_is_no_number_ends_training_and_says_where(make_student, make_judged, tokenizer):
+    data, pair_tokenizer = make_judged(24, embedding_size=5), PairTokenizer(tokenizer, 16)
+    data.target_NKE[data.is_guided_NK] = np.inf
+    engine = TorchEngine(make_student(embedding_size=5), SETTINGS.learning_rate, 0.0)
+    with pytest.raises(
+        TrainingError, match=r"loss (inf|nan) at update 5 \(epoch 2\).*none.*learning_rate \(now 0.005\)"
+    ):
+        train_epoch(engine, data, pair_tokenizer, SETTINGS, 1)
 
 
 def test_balanced_weights_give_each_class_the_same_total():
