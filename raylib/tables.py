@@ -98,6 +98,17 @@ EMBEDDINGS = pa.schema(
         pa.field("embedding", pa.list_(pa.float32()), nullable=False),
     ]
 )
+EVENTS = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("arm", pa.string()),  # of the experiment; null before it
+        pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("impressions", pa.int64(), nullable=False),
+        pa.field("clicks", pa.int64(), nullable=False),
+        pa.field("revenue", pa.float64(), nullable=False),  # of the ads among them
+        pa.field("rating", pa.float64()),  # a human's of what was shown; null where nobody was asked
+    ]
+)
 SCORES = pa.schema(
     [
         pa.field("pair_id", pa.string(), nullable=False),

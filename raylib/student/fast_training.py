@@ -4,7 +4,7 @@ On a CPU torch draws dropout's mask one number at a time (a fifth of a step in b
 library that is half as fast as oneDNN on many processors, and computes attention with dropout by way of a general path
 with masks. The weights keep their names and values; only what computes is another class.
 
-B batch, H heads, L tokens, E size of a head, T rows of a product, I and O sizes of its input and output.
+B batch, H heads, L tokens, E size of a head.
 """
 
 from typing import Any
@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
+
+from raylib.student.onednn import OneDnnLinear
 
 ATTENTION = "tricot_cpu"
 LEVELS = 1 << 16  # of the random numbers behind dropout: its probability is exact to 1 / LEVELS
@@ -23,7 +25,7 @@ def speed_up(backbone: Any) -> None:
 
     The function is the same: dropout draws other masks, with the same probability.
     """
-    if torch.cuda.is_available() or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_available():
         return
     for module in backbone.modules():
         if type(module) is nn.Linear:
@@ -50,36 +52,6 @@ class FastDropout(nn.Dropout):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """`values` in evaluation mode, else `drop` of them."""
         return drop(values, self.p) if self.training and self.p else values
-
-
-class OneDnnLinear(nn.Linear):
-    """A linear layer whose float32 products, forward and backward, are oneDNN's."""
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """`inputs` [..., I] -> [..., O]; other precisions, as under autocast, go where torch sends them."""
-        if inputs.dtype != torch.float32 or self.bias is None or torch.is_autocast_enabled("cpu"):
-            return super().forward(inputs)
-        outputs: torch.Tensor = _Product.apply(inputs.flatten(0, -2), self.weight, self.bias)  # type: ignore[no-untyped-call]
-        return outputs.view(*inputs.shape[:-1], -1)
-
-
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, input_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None) -> torch.Tensor:
-        ctx.save_for_backward(input_TI, weight_OI)
-        return _product(input_TI, weight_OI, bias_O)
-
-    @staticmethod
-    def backward(ctx: Any, grad_TO: torch.Tensor) -> Any:  # type: ignore[override]
-        input_TI, weight_OI = ctx.saved_tensors
-        grad_TI = _product(grad_TO, weight_OI.t()) if ctx.needs_input_grad[0] else None
-        return grad_TI, _product(grad_TO.t(), input_TI.t()), grad_TO.sum(0)
-
-
-def _product(one: torch.Tensor, other: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """one @ other^T + bias; any of them may be a transposed view."""
-    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(one, other, bias, "none", [], "")
-    return found
 
 
 def attention(

@@ -6,6 +6,8 @@ B batch, L tokens, D hidden size, R width of r.
 import torch
 from torch import nn
 
+from raylib.student.onednn import OneDnnLinear
+
 
 class MlpExtractor(nn.Module):
     """r = W2 mean_i(relu(W1 h_i + b1)) + b2: the last linear layer commutes with the mean and runs once a sequence.
@@ -16,7 +18,7 @@ class MlpExtractor(nn.Module):
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
         self.width = width
-        self.inner = nn.Linear(size, width)
+        self.inner = OneDnnLinear(size, width)
         self.outer = nn.Linear(width, width)
 
     def forward(self, hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:

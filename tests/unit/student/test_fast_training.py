@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from raylib.student.fast_training import FastDropout, OneDnnLinear, drop, speed_up
+from raylib.student.fast_training import FastDropout, drop, speed_up
+from raylib.student.onednn import OneDnnLinear
 
 
 @pytest.fixture
@@ -49,6 +50,20 @@ def test_states_and_gradients_are_those_of_the_plain_modules(make_backbone, batc
             continue  # its gradient is 0 but for rounding: softmax does not see it
         error = (one.grad - other.grad).norm() / one.grad.norm()
         assert error < (0.1 if is_bfloat16 else 1e-5), name
+
+
+def test_a_product_is_that_of_a_plain_layer_also_for_the_gradient_of_a_sum():
+    torch.manual_seed(0)
+    fast, input_BLI = OneDnnLinear(7, 5), torch.randn(3, 4, 7, requires_grad=True)
+    plain = torch.nn.Linear(7, 5)
+    plain.load_state_dict(fast.state_dict())
+    gradients = []
+    for layer in (plain, fast):
+        input_BLI.grad = None
+        layer(input_BLI).sum().backward()
+        gradients.append([input_BLI.grad, layer.weight.grad, layer.bias.grad])
+    torch.testing.assert_close(fast(input_BLI), plain(input_BLI))
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 def test_names_weights_and_configuration_stay(make_backbone, tmp_path):

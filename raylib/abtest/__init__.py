@@ -1,0 +1,1 @@
+"""Online experiments: which user sees what, and what it changed."""
