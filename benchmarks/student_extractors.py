@@ -32,8 +32,8 @@ def measure(shape: dict[str, int], rounds: int) -> dict[str, Any]:
     import torch
     from transformers import BertConfig, BertModel
 
+    from raylib.kernels.fused import FusedEncoder, can_fuse
     from raylib.student.extractors import NAMES, build_extractor
-    from raylib.student.fused import FusedEncoder, can_fuse
 
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -41,10 +41,10 @@ def ours(table: Any, objective: str, extractor: str, dtype: str) -> Callable[[],
     import torch
     from transformers import AutoTokenizer
 
+    from raylib.kernels.training import speed_up
     from raylib.labels import LabelSchema
     from raylib.student.data import PairTokenizer
     from raylib.student.dataset import Guidance, tokenise_split
-    from raylib.student.fast_training import speed_up
     from raylib.student.model import Student, StudentSpec
     from raylib.student.objectives import build_objective
     from raylib.student.train import TorchEngine, TrainSettings, train_epoch

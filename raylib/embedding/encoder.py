@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from raylib import tables
 from raylib.embedding.selection import select_rationales
+from raylib.kernels.fused import FusedEncoder, can_fuse
 
 COLUMNS = ["pair_id", "perspective", "sample", "rationale", "label", "error"]
 
@@ -33,12 +34,15 @@ class Encoder:
         kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = SentenceTransformer(path, device=device, model_kwargs={"dtype": kind})
-        config = getattr(self._model[0], "auto_model", None)
-        limit = getattr(getattr(config, "config", None), "max_position_embeddings", None) or max_tokens
+        transformer = getattr(self._model[0], "auto_model", None)
+        config = getattr(transformer, "config", None)
+        limit = getattr(config, "max_position_embeddings", None) or max_tokens
         # RoBERTa's positions begin after the padding id: two of them are not usable.
-        limit -= 2 if "roberta" in str(getattr(getattr(config, "config", None), "model_type", "")) else 0
+        limit -= 2 if "roberta" in str(getattr(config, "model_type", "")) else 0
         self.max_tokens = min(max_tokens, limit)
         self._model.max_seq_length = self.max_tokens
+        if transformer is not None and can_fuse(transformer):
+            self._model[0].model = FusedEncoder(transformer, dtype)
         self._is_normalised = is_normalised
         self._batch_size = batch_size
 

@@ -12,12 +12,12 @@ from torch import distributed
 from transformers import AutoTokenizer
 
 from raylib import tables
+from raylib.kernels.fused import DTYPES, activation_ranges, can_fuse
+from raylib.kernels.training import speed_up
 from raylib.labels import LabelSchema
 from raylib.student.artifact import complete, load_student, save_student
 from raylib.student.calibration import cross_entropy, fit_temperature
 from raylib.student.data import PairTokenizer, budget_batches
-from raylib.student.fast_training import speed_up
-from raylib.student.fused import DTYPES, activation_ranges, can_fuse
 from raylib.student.inference import for_inference, predict_logits, predict_probs, score_rows
 from raylib.student.judged import JudgedPairs
 from raylib.student.metrics import Counts, accuracy, confusion, macro_f1, summarise

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 
 from raylib.errors import InputError
+from raylib.kernels.fused import DTYPES, FusedEncoder, can_fuse
 from raylib.student.artifact import load_ranges, load_student
 from raylib.student.data import PairTokenizer, TokenPairs, budget_batches, item_text
-from raylib.student.fused import DTYPES, FusedEncoder, can_fuse
 from raylib.student.model import Student
 
 Probs = npt.NDArray[np.float32]

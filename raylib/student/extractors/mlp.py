@@ -6,7 +6,7 @@ B batch, L tokens, D hidden size, R width of r.
 import torch
 from torch import nn
 
-from raylib.student.onednn import OneDnnLinear
+from raylib.kernels.onednn import OneDnnLinear
 
 
 class MlpExtractor(nn.Module):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from raylib.student.fast_training import FastDropout, drop, speed_up
-from raylib.student.onednn import OneDnnLinear
+from raylib.kernels.onednn import OneDnnLinear
+from raylib.kernels.training import FastDropout, drop, speed_up
 
 
 @pytest.fixture

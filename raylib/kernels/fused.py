@@ -1,4 +1,4 @@
-"""A BERT encoder on the CPU with oneDNN's fused kernels: the same function as the plain modules, several times as fast.
+"""A BERT encoder on the CPU with oneDNN's fused kernels: the function of the plain modules, several times as fast.
 
 Weights are packed once; bias, GELU and residual are added within the matrix products; queries, keys and values are one
 product; attention over short texts is two batched products, as the flash kernel costs more there than it saves. As
@@ -22,6 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from raylib.errors import InputError
 
+BERTS = ("bert", "roberta", "xlm-roberta")  # they differ in their embeddings, which are used as they are
 DTYPES = ("float32", "bfloat16", "int8")
 FLASH_FROM = 160  # tokens a text from which the flash kernel is the faster one, about
 # Where a layer's activations are quantised: before queries, keys and values, before the attention's output, and before
@@ -34,10 +35,10 @@ Product = Callable[..., torch.Tensor]
 
 
 def can_fuse(backbone: nn.Module) -> bool:
-    """Whether `FusedEncoder` computes this backbone here: BERT with exact GELU, on a CPU, in a torch with oneDNN."""
+    """Whether `FusedEncoder` computes this backbone here: one of BERTS with exact GELU, on a CPU, torch with oneDNN."""
     config: Any = backbone.config
     return (
-        config.model_type == "bert"
+        config.model_type in BERTS
         and config.hidden_act == "gelu"
         and not getattr(config, "is_decoder", False)
         and getattr(config, "position_embedding_type", "absolute") == "absolute"
@@ -47,7 +48,7 @@ def can_fuse(backbone: nn.Module) -> bool:
 
 
 class FusedEncoder(nn.Module):
-    """Stands in for `transformers.BertModel` in inference; its weights are copies, fixed when it is made."""
+    """Stands in for a model of BERTS in inference; its weights are copies, fixed when it is made."""
 
     def __init__(self, backbone: Any, dtype: str = "float32", ranges: torch.Tensor | None = None) -> None:
         """Pack the weights of `backbone`. `ranges` [N, P, 2, D], from `activation_ranges`, for int8.
@@ -70,9 +71,16 @@ class FusedEncoder(nn.Module):
         ]
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        **_: Any,
     ) -> BaseModelOutput:
-        """`last_hidden_state` [B, L, D]; states of padding are finite and mean nothing."""
+        """`last_hidden_state` [B, L, D]; states of padding are finite and mean nothing.
+
+        Takes and ignores what else callers give to a model of transformers (`return_dict`).
+        """
         hidden_BLD = self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids).to(self._float)
         batch, length, size = hidden_BLD.shape
         bias_B11L = None

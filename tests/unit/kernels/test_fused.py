@@ -1,13 +1,9 @@
-import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, XLMRobertaConfig, XLMRobertaModel
 
 from raylib.errors import InputError
-from raylib.student.artifact import complete, load_ranges, save_student
-from raylib.student.data import PairTokenizer
-from raylib.student.fused import FLASH_FROM, FusedEncoder, activation_ranges, can_fuse
-from raylib.student.inference import Scorer, for_inference, predict_probs
+from raylib.kernels.fused import FLASH_FROM, FusedEncoder, activation_ranges, can_fuse
 
 
 @pytest.fixture
@@ -70,6 +66,21 @@ def test_ranges_are_those_of_real_tokens(backbone):
     torch.testing.assert_close(in_two, torch.stack([both[:, :, :, 0].amin(0), both[:, :, :, 1].amax(0)], 2))
 
 
+def test_roberta_is_fused_with_its_own_positions():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = XLMRobertaConfig(vocab_size=50, max_position_embeddings=40, initializer_range=0.3, pad_token_id=1, **sizes)
+    backbone = XLMRobertaModel(config, add_pooling_layer=False).eval()
+    batch = inputs([9, 5])
+    del batch["token_type_ids"]
+    batch["input_ids"] = torch.where(batch["attention_mask"].bool(), batch["input_ids"].clamp(min=2), 1)
+    assert can_fuse(backbone)
+    with torch.inference_mode():
+        plain_BLD, fused_BLD = (model(**batch).last_hidden_state for model in (backbone, FusedEncoder(backbone)))
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(fused_BLD[real], plain_BLD[real], rtol=1e-4, atol=2e-5)
+
+
 def test_another_architecture_is_scored_by_its_own_modules(backbone):
     other = DistilBertModel(DistilBertConfig(vocab_size=50, dim=32, n_layers=1, n_heads=2, hidden_dim=64))
     assert can_fuse(backbone)
@@ -84,29 +95,3 @@ def test_wrong_precisions_and_ranges_are_named(backbone):
         FusedEncoder(backbone, "int8")
     with pytest.raises(InputError, match=r"found of shape \(2, 3, 2, 32\)"):
         FusedEncoder(backbone, "int8", torch.zeros(2, 3, 2, 32))
-
-
-def test_scoring_uses_the_weights_of_now_and_leaves_the_student_as_it_is(make_student, make_judged, tokenizer):
-    student, pairs, pair_tokenizer = make_student(), make_judged(12).pairs, PairTokenizer(tokenizer, 16)
-    for _ in range(2):
-        backbone = student.backbone
-        fast_NC = predict_probs(for_inference(student), pair_tokenizer, pairs)
-        assert student.backbone is backbone
-        np.testing.assert_allclose(fast_NC, predict_probs(student, pair_tokenizer, pairs), atol=2e-6)
-        with torch.no_grad():
-            for parameter in student.parameters():
-                parameter.mul_(0.7)
-
-
-def test_int8_needs_an_artifact_that_has_its_ranges(make_student, make_judged, tokenizer, tmp_path):
-    student, pair_tokenizer = make_student(), PairTokenizer(tokenizer, 16)
-    save_student(student, tokenizer, tmp_path / "model")
-    with pytest.raises(InputError, match="no activation ranges"):
-        Scorer(tmp_path / "model", "int8", "cpu")
-    batch = pair_tokenizer.collate(make_judged(24).pairs, np.arange(24))
-    ranges = activation_ranges(student.eval().backbone, [batch])
-    complete(student, tmp_path / "model", ranges)
-    assert torch.equal(load_ranges(tmp_path / "model"), ranges)
-    pairs = [{"query": "red shoe", "title": "acme red shoe"}, {"query": "blue", "title": "phone case big small"}] * 3
-    exact, rounded = (Scorer(tmp_path / "model", dtype, "cpu").score(pairs) for dtype in ("float32", "int8"))
-    assert 0 < np.abs(exact - rounded).max() < 0.05

@@ -14,7 +14,8 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-from raylib.student.onednn import OneDnnLinear
+from raylib.kernels.fused import BERTS
+from raylib.kernels.onednn import OneDnnLinear
 
 ATTENTION = "tricot_cpu"
 LEVELS = 1 << 16  # of the random numbers behind dropout: its probability is exact to 1 / LEVELS
@@ -32,7 +33,7 @@ def speed_up(backbone: Any) -> None:
             module.__class__ = OneDnnLinear
         elif type(module) is nn.Dropout:
             module.__class__ = FastDropout
-    if backbone.config.model_type == "bert":
+    if backbone.config.model_type in BERTS:
         AttentionInterface.register(ATTENTION, attention)
         AttentionMaskInterface.register(ATTENTION, sdpa_mask)
         backbone.set_attn_implementation(ATTENTION)
