@@ -14,6 +14,7 @@ from raylib.serving.settings import ServerSettings
 
 APPLICATION = "tricot"
 READY_S = 300.0  # from the proxy's start; seconds are normal, minutes on a starved machine
+QUIET = {"log_level": "WARNING", "enable_access_log": False}  # no line a request
 
 
 def check_port(host: str, port: int) -> None:
@@ -44,8 +45,9 @@ def running_server(settings: ServerSettings) -> Iterator[str]:
     try:
         # serve.start gives up on a slow proxy, but Serve's controller goes on or replaces it: _wait_ready waits.
         with suppress(RayActorError, TimeoutError):
-            serve.start(http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 60.0})
-        serve.run(build(settings), name=APPLICATION, route_prefix="/")
+            http = {"host": settings.host, "port": settings.port, "request_timeout_s": 60.0}
+            serve.start(http_options=http, logging_config=QUIET)
+        serve.run(build(settings), name=APPLICATION, route_prefix="/", logging_config=QUIET)
         url = f"http://{settings.host}:{settings.port}"
         _wait_ready(url)
         yield url

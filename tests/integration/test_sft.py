@@ -1,4 +1,5 @@
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -88,6 +89,24 @@ def test_another_number_of_workers_goes_on_where_a_lost_one_stopped(case, two_wo
     np.testing.assert_allclose(losses(metrics), losses(two_workers), rtol=1e-4)
     for name, weights in adapter(case, "resized").items():
         np.testing.assert_allclose(weights, adapter(case, "two")[name], atol=2e-4)
+
+
+def test_a_disk_that_is_full_at_a_checkpoint_loses_nothing_and_with_room_it_goes_on(case, two_workers):
+    disk = case["path"] / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    workers = {"num_workers": 1, "micro_batch": 8, "checkpoint_steps": 10, "max_failures": 0}
+    try:
+        with pytest.raises(TrainingError, match=r"rank 0: .*[Nn]o space left.*Mend the cause \(free space"):
+            train(case, "disk/run", workers)
+        assert not (disk / "run" / "adapter").exists()
+        assert not (disk / "run" / "_SUCCESS").exists()
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        np.testing.assert_allclose(losses(train(case, "disk/run", workers)), losses(two_workers), rtol=1e-4)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_a_loss_that_is_no_number_ends_training_and_keeps_what_was_good(case):
