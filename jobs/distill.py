@@ -124,27 +124,57 @@ def run(config: DistillConfig) -> dict[str, Any]:
     if run.is_done:
         return run.metrics()
     schema, backbone = LabelSchema.load(config.label_schema), resolve_model(config.backbone)
-    guides = {"rationales": config.guidance.rationales, "soft_labels": config.guidance.soft_labels}
+    inputs = _inputs(config)
+    for uri in inputs.values():
+        require_done(uri)
+    from raylib.ray_deepspeed import Workers, fit
+    from raylib.student.artifact import CARD, add_text, load_student
+    from raylib.student.card import render
+    from raylib.student.distillation import measure_scores
+
+    splits = run.path("splits")
+    facts = _write_splits(config, splits, schema, backbone)
+    rows = facts.pop("rows")
+    run.write_provenance(inputs, backbone=backbone, **facts)
+    micro_batch = config.global_batch // config.workers.num_workers
+    # The student is small: nothing is sharded, so that a checkpoint fits any number of workers.
+    workers = Workers(**config.workers.model_dump(), micro_batch=micro_batch, zero_stage=0)
+    failure = run.path(FAILURE)
+    failure.unlink(missing_ok=True)
+    places = {"backbone": backbone, "splits": splits, "output": str(run.path(""))}
+    with ray_session():
+        fit(train_worker, {**_training(config, schema, facts), **places}, workers, run.path("checkpoints"))
+    if failure.exists():
+        raise TrainingError(
+            f"{config.output}: training stopped: {failure.read_text()}; another setting needs another output"
+        )
+    facts |= {**measure_scores(config.output, splits, schema), **json.loads(run.read_text("training.json"))}
+    about = {**facts, "objective": config.objective, "backbone": config.backbone}
+    add_text(run.path("model"), CARD, render(load_student(run.path("model"))[0].spec, about))
+    for name in ("splits", "checkpoints"):
+        shutil.rmtree(run.path(name))
+    skipped = {"train": rows["train"], "unjudged": rows["unjudged"]}
+    return run.finish(sum(rows.values()), rows["dev"] + rows["test"], {}, skipped, **facts)
+
+
+def _inputs(config: DistillConfig) -> dict[str, str]:
+    """Every run directory that is read, by its part in this job."""
     several = len(config.sources) > 1
-    inputs = {
+    guides = {"rationales": config.guidance.rationales, "soft_labels": config.guidance.soft_labels}
+    return {
         "pairs": config.pairs,
         **{f"embeddings_{k}" if several else "embeddings": uri for k, uri in enumerate(config.sources, 1)},
         **{name: uri for name, uri in guides.items() if uri},
     }
-    for uri in inputs.values():
-        require_done(uri)
+
+
+def _write_splits(config: DistillConfig, folder: Path, schema: LabelSchema, backbone: str) -> dict[str, Any]:
+    """Tokenise pairs and guidance for the workers; returns what was counted."""
     from transformers import AutoConfig, AutoTokenizer
 
-    from raylib.ray_deepspeed import Workers, fit
-    from raylib.student.artifact import CARD, add_text, load_student
-    from raylib.student.card import render
     from raylib.student.data import PairTokenizer
     from raylib.student.dataset import read_guidance, read_rationales, read_soft_labels, write_splits
-    from raylib.student.distillation import measure_scores
-    from raylib.student.model import StudentSpec
-    from raylib.student.train import TrainSettings
 
-    splits = run.path("splits")
     tokenizer = PairTokenizer(AutoTokenizer.from_pretrained(backbone), config.max_length)
     tokenizer.check_fits(AutoConfig.from_pretrained(backbone).vocab_size, backbone)
     guide = config.guidance
@@ -152,49 +182,31 @@ def run(config: DistillConfig) -> dict[str, Any]:
     if guide.rationales:
         teachers = [read_rationales(guide.rationales, guide.perspective)]
     soft = read_soft_labels(guide.soft_labels, guide.perspective, schema) if guide.soft_labels else None
-    facts = write_splits(splits, config.pairs, teachers, schema, config.item_fields, tokenizer, guide.pairs, soft)
-    rows = facts.pop("rows")
-    run.write_provenance(inputs, backbone=backbone, **facts)
-    spec_fields = {"extractor", "width", "max_length", "item_fields"}
-    schedule_fields = {"num_epochs", "global_batch", "learning_rate", "seed", "label_smoothing"}
+    return write_splits(folder, config.pairs, teachers, schema, config.item_fields, tokenizer, guide.pairs, soft)
+
+
+def _training(config: DistillConfig, schema: LabelSchema, facts: dict[str, Any]) -> dict[str, Any]:
+    """What the workers are told of the student and its training."""
+    from raylib.student.model import StudentSpec
+    from raylib.student.train import TrainSettings
+
+    guide = config.guidance
+    shape = config.model_dump(include={"extractor", "width", "max_length", "item_fields"})
     schedule = {
-        **config.model_dump(include=schedule_fields),
+        **config.model_dump(include={"num_epochs", "global_batch", "learning_rate", "seed", "label_smoothing"}),
         **config.schedule.model_dump(),
         "guidance_weight": guide.weight,
-        "soft_weight": guide.soft_weight if soft else 0.0,
+        "soft_weight": guide.soft_weight if guide.soft_labels else 0.0,
     }
-    num_latents = max(1, len(config.sources))
-    settings = {
-        "backbone": backbone,
-        "spec": StudentSpec(label_schema=schema, num_latents=num_latents, **config.model_dump(include=spec_fields)),
+    return {
+        "spec": StudentSpec(label_schema=schema, num_latents=max(1, len(config.sources)), **shape),
         "settings": TrainSettings(**schedule),
         "objective": config.objective,
-        "reduction": config.guidance.reduction,
+        "reduction": guide.reduction,
         "embedding_size": facts["embedding_size"],
         "is_balanced": config.class_weights == "balanced",
         "is_bfloat16": config.dtype == "bfloat16",
-        "splits": splits,
-        "output": str(run.path("")),
     }
-    micro_batch = config.global_batch // config.workers.num_workers
-    # The student is small: nothing is sharded, so that a checkpoint fits any number of workers.
-    workers = Workers(**config.workers.model_dump(), micro_batch=micro_batch, zero_stage=0)
-    failure = run.path(FAILURE)
-    failure.unlink(missing_ok=True)
-    with ray_session():
-        fit(train_worker, settings, workers, run.path("checkpoints"))
-    if failure.exists():
-        raise TrainingError(
-            f"{config.output}: training stopped: {failure.read_text()}; another setting needs another output"
-        )
-    facts |= {**measure_scores(config.output, splits, schema), **json.loads(run.read_text("training.json"))}
-    student = load_student(run.path("model"))[0]
-    about = {**facts, "objective": config.objective, "backbone": config.backbone}
-    add_text(run.path("model"), CARD, render(student.spec, about))
-    for name in ("splits", "checkpoints"):
-        shutil.rmtree(run.path(name))
-    skipped = {"train": rows["train"], "unjudged": rows["unjudged"]}
-    return run.finish(sum(rows.values()), rows["dev"] + rows["test"], {}, skipped, **facts)
 
 
 def train_worker(settings: dict[str, Any]) -> None:
