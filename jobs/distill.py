@@ -19,6 +19,7 @@ from raylib.labels import LabelSchema
 from raylib.models import resolve_model
 from raylib.ray_session import ray_session
 from raylib.runs import Run, require_done
+from raylib.student.tiers import TierTargets
 
 FAILURE = "failure.txt"
 # what each objective needs of the teacher
@@ -45,10 +46,11 @@ class Guidance(Section):
 
 
 class Schedule(Section):
-    """How the learning rate goes, and when it ends."""
+    """How training goes: its rate, what holds it back, and when it ends."""
 
     warmup_ratio: float = Field(0.1, ge=0.0, lt=1.0, description="share of updates with rising rate; not published")
     weight_decay: float = Field(0.01, ge=0.0, description="AdamW's, on matrices only; not published, BERT's own")
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="share of a gold label spread over all classes")
     patience: int | None = Field(
         None, ge=1, description="stop after so many epochs without a better dev macro-F1; null: train all of them"
     )
@@ -90,9 +92,11 @@ class DistillConfig(JobConfig):
     learning_rate: float = Field(2e-6, gt=0.0, description="peak learning rate of AdamW; published: 2e-6")
     schedule: Schedule = Schedule()  # type: ignore[call-arg]
     class_weights: Literal["balanced"] | None = Field(None, description="balanced: each class weighs the same in total")
-    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="share of a gold label spread over all classes")
     seed: int = Field(0, ge=0, description="of initial weights, order and dropout")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the backbone's products in training")
+    tiers: TierTargets | None = Field(
+        None, description="precisions from which the tiers' thresholds are fitted on dev; null: the label schema's"
+    )
     workers: StudentWorkers = StudentWorkers()  # type: ignore[call-arg]
 
     @model_validator(mode="after")
@@ -148,7 +152,8 @@ def run(config: DistillConfig) -> dict[str, Any]:
         raise TrainingError(
             f"{config.output}: training stopped: {failure.read_text()}; another setting needs another output"
         )
-    facts |= {**measure_scores(config.output, splits, schema), **json.loads(run.read_text("training.json"))}
+    facts |= measure_scores(config.output, splits, schema, config.tiers)
+    facts |= json.loads(run.read_text("training.json"))
     about = {**facts, "objective": config.objective, "backbone": config.backbone}
     add_text(run.path("model"), CARD, render(load_student(run.path("model"))[0].spec, about))
     for name in ("splits", "checkpoints"):
@@ -193,7 +198,7 @@ def _training(config: DistillConfig, schema: LabelSchema, facts: dict[str, Any])
     guide = config.guidance
     shape = config.model_dump(include={"extractor", "width", "max_length", "item_fields"})
     schedule = {
-        **config.model_dump(include={"num_epochs", "global_batch", "learning_rate", "seed", "label_smoothing"}),
+        **config.model_dump(include={"num_epochs", "global_batch", "learning_rate", "seed"}),
         **config.schedule.model_dump(),
         "guidance_weight": guide.weight,
         "soft_weight": guide.soft_weight if guide.soft_labels else 0.0,
@@ -204,6 +209,7 @@ def _training(config: DistillConfig, schema: LabelSchema, facts: dict[str, Any])
         "objective": config.objective,
         "reduction": guide.reduction,
         "embedding_size": facts["embedding_size"],
+        "tiers": config.tiers,
         "is_balanced": config.class_weights == "balanced",
         "is_bfloat16": config.dtype == "bfloat16",
     }

@@ -25,11 +25,11 @@ class Replicas(Section):
     num_cpus: float = Field(1.0, gt=0, description="cores of one replica")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of one replica; shares are allowed")
     target_ongoing_requests: float = Field(4.0, gt=0, description="requests in work a replica at which one is added")
-    max_ongoing_requests: int = Field(32, ge=1, description="requests a replica takes at once")
+    max_ongoing_requests: int = Field(1000, ge=1, description="requests a replica takes, nearly all into its queue")
 
 
 class ServeConfig(JobConfig):
-    """Serve a student: POST /v1/score, GET /v1/model, /healthz, /readyz."""
+    """Serve a student: POST /v1/score and /rerank, GET /v1/model, /healthz, /readyz."""
 
     output: str = Field(description="run directory to write")
     model: str = Field(
@@ -44,7 +44,14 @@ class ServeConfig(JobConfig):
     max_items: int = Field(100, ge=1, le=10_000, description="items a request; more is answered with 413")
     max_queued_requests: int = Field(200, ge=1, description="requests that may wait; more are answered with 503")
     batch_tokens: int = Field(8192, ge=1, description="tokens of one batch over all waiting requests")
-    batch_wait_ms: float = Field(1.0, ge=0, description="how long a batch waits for more requests, ms")
+    deadline_ms: float = Field(
+        10_000.0,
+        gt=0,
+        description="for clients that send no X-Deadline-Ms; what is later is dropped, not computed",
+    )
+    max_wait_ms: float = Field(
+        500.0, gt=0, description="expected wait in a replica's queue above which a request gets 503 and Retry-After"
+    )
     drain_s: float = Field(30.0, ge=0, description="time for requests in flight when the server stops, seconds")
     pairs: str | None = Field(None, description="run directory of jobs.prepare, for the comparison")
     scores: str | None = Field(None, description="run directory with the scores table to compare with (jobs.distill)")
@@ -121,7 +128,8 @@ def _settings(config: ServeConfig, model: str) -> Any:
                 "max_items",
                 "max_queued_requests",
                 "batch_tokens",
-                "batch_wait_ms",
+                "deadline_ms",
+                "max_wait_ms",
                 "drain_s",
             )
         },

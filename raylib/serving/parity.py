@@ -59,7 +59,7 @@ def compare_online(url: str, sample: ParitySample, classes: tuple[str, ...], max
     and their latency in ms. Raises ParityError when the server refuses a request.
     """
     worst, worst_pair, num_changed, latencies_ms = 0.0, "", 0, []
-    with httpx.Client(base_url=url, timeout=60.0) as client:
+    with httpx.Client(base_url=url, timeout=60.0, headers={"X-Deadline-Ms": "60000"}) as client:
         for request, pairs in requests_of(sample.pairs, max_items):
             start = time.perf_counter()
             answer = client.post("/v1/score", json=request)

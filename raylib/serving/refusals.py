@@ -20,9 +20,9 @@ MAX_PROBLEMS = 20  # listed in one answer
 class RefusalError(Exception):
     """Raised in a handler to answer with `status` and an ErrorResponse."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.headers = status, headers
         self.body = ErrorResponse(reason=reason, message=message)
 
 
@@ -89,4 +89,4 @@ async def _http_error(_: Request, error: Any) -> JSONResponse:
 
 
 def _answer(refusal: RefusalError) -> JSONResponse:
-    return JSONResponse(refusal.body.model_dump(), refusal.status)
+    return JSONResponse(refusal.body.model_dump(), refusal.status, refusal.headers)

@@ -18,11 +18,12 @@ class ServerSettings:
     num_cpus: float = 1.0  # of one replica
     num_gpus: float = 0.0
     target_ongoing_requests: float = 4.0  # a replica; the autoscaler adds replicas above it
-    max_ongoing_requests: int = 32  # a replica
+    max_ongoing_requests: int = 1000  # a replica, nearly all in its own queue, which knows their deadlines
     max_queued_requests: int = 200  # waiting for a replica; further ones get 503 at once
     max_items: int = 100  # a request
     batch_tokens: int = 8192
-    batch_wait_ms: float = 1.0
+    deadline_ms: float = 10_000.0  # of a request that names none
+    max_wait_ms: float = 500.0  # in a replica's queue; a request that would wait longer gets 503 at once
     drain_s: float = 30.0  # how long requests in flight may take when the server stops
 
 

@@ -23,6 +23,7 @@ from raylib.student.judged import JudgedPairs
 from raylib.student.metrics import Counts, accuracy, confusion, macro_f1, summarise
 from raylib.student.model import Student, StudentSpec
 from raylib.student.objectives import build_objective
+from raylib.student.tiers import TierTargets, fit_thresholds, measure_tiers
 from raylib.student.train import Engine, Log, TrainSettings, balanced_weights, make_optimizer, no_log, train_epoch
 from raylib.student.workers import summed, world
 
@@ -46,6 +47,7 @@ def distil(
     resume: Callable[[Engine], History],
     checkpoint: Callable[[Engine, History], None],
     log: Log = no_log,
+    tiers: TierTargets | None = None,
 ) -> None:
     """What one process of a distill job does: train (or go on training), then score dev and test.
 
@@ -71,7 +73,7 @@ def distil(
         engine, tokenizer, train, dev, settings, artifact, earlier, lambda done: checkpoint(engine, done), log
     )
     if world()[0] == 0:
-        record = {"epochs": history, "resumed_at_epoch": len(earlier), **complete_artifact(artifact, splits)}
+        record = {"epochs": history, "resumed_at_epoch": len(earlier), **complete_artifact(artifact, splits, tiers)}
         (Path(output) / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     if distributed.is_initialized():
         distributed.barrier()  # scores are those of the complete artifact
@@ -136,11 +138,12 @@ def dev_confusion(student: Student, tokenizer: PairTokenizer, dev: JudgedPairs, 
     return summed(counts_CC)
 
 
-def complete_artifact(artifact: Path, splits: Path) -> dict[str, Any]:
+def complete_artifact(artifact: Path, splits: Path, tiers: TierTargets | None = None) -> dict[str, Any]:
     """Calibrate the student on dev, measure its activation ranges on training pairs, and store both with it.
 
-    Returns `calibration` (None without a dev pair) and `by_precision`, what each precision gives on dev (None where the
-    student cannot be scored in int8: on a GPU, with a backbone that is not BERT).
+    With targets for `tiers` their thresholds are fitted on dev too, and take the place of the label schema's. Returns
+    `calibration` (None without a dev pair) and `by_precision`, what each precision gives on dev (None where the student
+    cannot be scored in int8: on a GPU, with a backbone that is not BERT).
     """
     student, tokenizer = load_student(artifact)
     pair_tokenizer = PairTokenizer(tokenizer, student.spec.max_length)
@@ -156,6 +159,12 @@ def complete_artifact(artifact: Path, splits: Path) -> dict[str, Any]:
             "dev_cross_entropy_before": cross_entropy(logits_NC, gold_N, 1.0),
             "dev_cross_entropy_after": cross_entropy(logits_NC, gold_N, temperature),
         }
+    if tiers:
+        schema, gains_C = student.spec.label_schema, np.asarray(student.spec.label_schema.gains)
+        score_N = (logits_NC / student.spec.temperature).softmax(1).numpy().astype(np.float64) @ gains_C
+        starts = fit_thresholds(score_N, gains_C[dev.gold_N], tiers)
+        schema = schema.model_copy(update={"tier_thresholds": starts})
+        student.spec = student.spec.model_copy(update={"label_schema": schema})
     if torch.cuda.is_available() or not can_fuse(student.backbone):
         complete(student, artifact, None)
         return {"calibration": calibration, "by_precision": None}
@@ -186,13 +195,26 @@ def write_scores(artifact: Path, splits: Path, output: str) -> None:
     tables.write_parquet(f"{output}/scores-{rank:05d}.parquet", tables.SCORES, [tables.rows_batch(rows, tables.SCORES)])
 
 
-def measure_scores(output: str, splits: Path, schema: LabelSchema) -> dict[str, dict[str, float | int] | None]:
-    """Accuracy, macro-F1 and majority baseline of the written scores on `dev` and `test`; None for an empty split."""
-    table = tables.read_table(output, tables.SCORES, ["pair_id", "label"])
+def measure_scores(
+    output: str, splits: Path, schema: LabelSchema, tiers: TierTargets | None = None
+) -> dict[str, dict[str, Any] | None]:
+    """Accuracy, macro-F1 and majority baseline of the written scores on `dev` and `test`; None for an empty split.
+
+    With targets, what became of them there as `tiers`.
+    """
+    table = tables.read_table(output, tables.SCORES, ["pair_id", "label", "tier"])
     predicted = dict(zip(table["pair_id"].to_pylist(), table["label"].to_pylist(), strict=True))
-    measured: dict[str, dict[str, float | int] | None] = {}
+    tier_of = dict(zip(table["pair_id"].to_pylist(), table["tier"].to_pylist(), strict=True))
+    measured: dict[str, dict[str, Any] | None] = {}
     for name in ("dev", "test"):
         split = JudgedPairs.load(splits / name)
         labels_N = np.array([schema.index(predicted[pair_id]) for pair_id in split.pair_id_N.tolist()], np.int64)
-        measured[name] = summarise(confusion(split.gold_N, labels_N, len(schema.names))) if len(split) else None
+        if not len(split):
+            measured[name] = None
+            continue
+        found: dict[str, Any] = summarise(confusion(split.gold_N, labels_N, len(schema.names)))
+        if tiers:
+            tier_N = np.array([tier_of[pair_id] for pair_id in split.pair_id_N.tolist()])
+            found["tiers"] = measure_tiers(tier_N, np.asarray(schema.gains)[split.gold_N], tiers)
+        measured[name] = found
     return measured

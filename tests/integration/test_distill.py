@@ -12,9 +12,11 @@ from jobs.distill import DistillConfig, Guidance, StudentWorkers, run
 from raylib import tables
 from raylib.config import ConfigError
 from raylib.errors import TrainingError
+from raylib.labels import LabelSchema
 from raylib.ray_session import ray_session
 from raylib.student.artifact import load_student
 from raylib.student.inference import Scorer
+from raylib.student.tiers import TierTargets
 
 WORDS = ["red", "blue", "green", "shoe", "boot", "lace", "phone", "case"]
 
@@ -156,8 +158,13 @@ def test_a_rival_learns_from_the_rationales_and_leaves_nothing_of_itself(make_co
     rows = [{**row, "fingerprint": "f"} for row in rows]
     tables.write_parquet(f"{tmp_path}/said/a.parquet", tables.RATIONALES, [tables.rows_batch(rows, tables.RATIONALES)])
     learnt = {"guidance": Guidance(rationales=f"{tmp_path}/said"), "embeddings": None, "extractor": "none"}
-    metrics = run(make_config(tmp_path / "out", objective="crsd", num_epochs=1, **learnt))
+    metrics = run(make_config(tmp_path / "out", objective="crsd", num_epochs=1, tiers=TierTargets(), **learnt))
     assert metrics["guidance"]["guided"] > 30
+    assert metrics["dev"]["tiers"]["filtered"]["target"] == 0.95
+    thresholds = load_student(tmp_path / "out" / "model")[0].spec.label_schema.tier_thresholds
+    assert thresholds != LabelSchema.load("graded3").tier_thresholds
+    scores = tables.read_table(str(tmp_path / "out"), tables.SCORES).to_pylist()
+    assert all(row["tier"] == sum(row["score"] >= start for start in thresholds) for row in scores)
     assert not [name for name in weights(tmp_path / "out") if name.startswith("objective")]
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -123,6 +124,7 @@ def test_serves_refuses_and_drains(tmp_path, artifact, offline):
             reader.start()
             with httpx.Client(base_url=f"http://127.0.0.1:{config.port}", timeout=30.0) as client:
                 check_answers(client)
+                check_rerank(client)
                 check_refusals(client)
             outcomes = send_while_stopping(f"http://127.0.0.1:{config.port}", process)
             assert process.wait(60) == 0, "".join(lines)
@@ -152,9 +154,28 @@ def check_answers(client: httpx.Client) -> None:
         assert item["filtered"] == (item["tier"] < 2)
 
 
+def check_rerank(client: httpx.Client) -> None:
+    texts = ["zapatillas rojas", "lámpara", "zapatillas"]
+    listed = client.post("/rerank", json={"query": "zapatillas", "texts": texts, "truncate": True}).json()
+    assert sorted(row["index"] for row in listed) == [0, 1, 2]
+    assert [row["score"] for row in listed] == sorted((row["score"] for row in listed), reverse=True)
+    items = [{"item_id": text, "title": text} for text in texts]
+    scored = client.post("/v1/score", json={"query": "zapatillas", "locale": "es", "items": items}).json()["items"]
+    assert listed[0]["score"] == pytest.approx(scored[listed[0]["index"]]["score"], abs=1e-5)
+    body = {"query": "zapatillas", "documents": texts, "top_n": 1, "model": "any"}
+    answer = client.post("/rerank", json=body).json()
+    assert answer["results"] == [{"index": listed[0]["index"], "relevance_score": pytest.approx(listed[0]["score"])}]
+    assert client.post("/rerank", json={"query": "shoe", "texts": ["a"] * 4}).json()["reason"] == "too_many_items"
+    assert client.post("/rerank", json={"query": "shoe"}).status_code == 422
+
+
 def check_refusals(client: httpx.Client) -> None:
     item = {"item_id": "1", "title": "shoe"}
     good = {"query": "shoe", "locale": "en", "items": [item]}
+    assert client.post("/v1/score", json=good, headers={"X-Deadline-Ms": "60000"}).status_code == 200
+    answer = client.post("/v1/score", json=good, headers={"X-Deadline-Ms": "soon"})
+    assert (answer.status_code, answer.json()["reason"]) == (422, "invalid_request")
+    check_pressure(client, good)
     cases = [
         ({**good, "items": [item] * 4}, 413, "too_many_items", None),
         ({**good, "items": []}, 422, "invalid_request", "items"),
@@ -178,6 +199,23 @@ def check_refusals(client: httpx.Client) -> None:
     surrogate = json.dumps(good).replace("shoe", "\\ud800", 1).encode()
     assert client.post("/v1/score", content=surrogate, headers=header).status_code == 422
     assert client.get("/v1/nothing").json()["reason"] == "unknown_path"
+
+
+def check_pressure(client: httpx.Client, good: dict) -> None:
+    """More at once than can be answered in a few ms: each is answered or refused with a reason, and none is lost."""
+
+    def ask(deadline_ms: int) -> httpx.Response:
+        return client.post("/v1/score", json=good, headers={"X-Deadline-Ms": str(deadline_ms)})
+
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(ask, [1, 60_000] * 60))
+    assert {answer.status_code for answer in answers[1::2]} <= {200, 503}
+    for answer in answers:
+        if answer.status_code != 200:
+            status, reason = answer.status_code, answer.json()["reason"]
+            assert (status, reason) in ((503, "overloaded"), (504, "deadline_exceeded")), answer.text
+            assert status == 504 or int(answer.headers["retry-after"]) >= 1
+    assert ask(60_000).status_code == 200
 
 
 def send_while_stopping(url: str, process: subprocess.Popen) -> list[list[int | str]]:

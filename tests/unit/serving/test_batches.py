@@ -1,6 +1,6 @@
 import numpy as np
 
-from raylib.serving.batches import join, num_tokens
+from raylib.serving.batches import join
 from raylib.student.data import TokenPairs
 
 
@@ -15,10 +15,3 @@ def test_joined_pairs_are_the_requests_in_order():
     assert len(joined) == 3
     pieces = [joined.tokens_T[joined.starts_N1[n] : joined.starts_N1[n + 1]].tolist() for n in range(3)]
     assert pieces == [[0, 1], [2, 3, 4], [100, 101, 102, 103]]
-
-
-def test_a_request_over_the_budget_is_served_alone():
-    large, small = (token_pairs([50, 60], 0), 64), (token_pairs([3], 0), 64)
-    assert num_tokens([large]) == 64
-    assert num_tokens([small]) == 3
-    assert num_tokens([large, small]) == 113
