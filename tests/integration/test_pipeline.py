@@ -13,11 +13,11 @@ DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 SMALLER = {
     "market": {"num_rows": 900, "num_queries": 24},
     "prepare": {"num_buckets": 2},
-    "annotate": {"max_pairs": 24, "engine": {"dtype": "float32", "num_cpus": 2, "enforce_eager": True}},
+    "annotate": {"max_pairs": 24, "engine": {"dtype": "float32", "num_cpus": 1, "enforce_eager": True}},
     "curate": {"on_empty_class": "count"},
     "sft": {"num_epochs": 1.0},
-    "distill": {"num_epochs": 1, "max_length": 48},
-    "serve": {"parity_rows": 20, "port": 18432},
+    "distill": {"num_epochs": 1, "max_length": 48, "workers": {"cpus_per_worker": 1}},
+    "serve": {"port": 18432},
 }
 # more starts of vLLM and another training, of kinds that the other stages have too
 LEFT_OUT = ("unified_base", "annotate_sft", "unified_sft", "student_bert")
