@@ -3,10 +3,10 @@
     python -m benchmarks.teacher --work DIR --seeds 1 2 3
 
 Runs configs/teachers.yaml once a seed: another market, and other training. The seeds run side by side, each on one
-core's worth of engine or trainer. To end within an hour on two cores it takes smaller tables and only the teachers of the
-claims. The best single perspective is chosen on dev, the table is of test; nothing is tuned here. An ordering holds for a seed
-when the difference is above 0, over all seeds when its interval (95 %, bootstrap over queries of all seeds) is. Writes
-benchmarks/results/teacher.{md,json}.
+core's worth of engine or trainer. To end within an hour on two cores it takes smaller tables and only the teachers of
+the claims. The best single perspective is chosen on dev, the table is of test; nothing is tuned here. An ordering holds
+for a seed when the difference is above 0, over all seeds when its interval (95 %, bootstrap over queries of all seeds)
+is. Writes benchmarks/results/teacher.{md,json}.
 """
 
 import argparse

@@ -109,6 +109,23 @@ EVENTS = pa.schema(
         pa.field("rating", pa.float64()),  # a human's of what was shown; null where nobody was asked
     ]
 )
+DECISIONS = pa.schema(
+    [
+        pa.field("request_id", pa.string(), nullable=False),
+        pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("user_id", pa.string()),
+        pa.field("arm", pa.string()),  # null without an experiment or a user
+        pa.field("model", pa.string(), nullable=False),  # fingerprint of the student that answered
+        pa.field("is_shadow", pa.bool_(), nullable=False),  # scored, but another model's answer was sent
+        pa.field("locale", pa.string()),
+        pa.field("query", pa.string()),  # null unless the server was told to log texts
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),  # after the business rules, as are tier and filtered
+        pa.field("tier", pa.int8(), nullable=False),
+        pa.field("rules", pa.list_(pa.string()), nullable=False),  # names of those that applied
+    ]
+)
 SCORES = pa.schema(
     [
         pa.field("pair_id", pa.string(), nullable=False),

@@ -2,10 +2,11 @@
 
 import json
 import os
+import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -89,7 +90,8 @@ class OpenUnit:
 class Annotator:
     """Holds one engine; called with a batch of unit indices, writes each unit's file and yields its counts.
 
-    Units are read and written by threads of their own, so that the engine does not wait for a disk or a bucket.
+    The engine has a thread of its own that answers the requests of all calls under way, so that it goes on with the
+    next call's units while the last answers of a call come in. Units are read and written by further threads.
     """
 
     def __init__(self, task: AnnotationTask, board: Any) -> None:
@@ -98,9 +100,20 @@ class Annotator:
         self.heartbeat.beat("starting")
         self._io = ThreadPoolExecutor(2, "unit")
         self._writing: deque[tuple[OpenUnit, dict[str, Any], Future[None]]] = deque()
-        self.engine = task.engine.start(task.sampling)
+        self._open_units: dict[int, OpenUnit] = {}
+        self._feeds: deque[Iterator[Request]] = deque()  # of the calls, in their order
+        self._isolated: deque[tuple[Unit, Attempt]] = deque()
+        # What calls and the engine's thread share besides the queues: units under way, counts of the finished ones
+        # that their call has not seen, and why the engine's thread has ended.
+        self._changed = threading.Condition()
+        self._under_way: set[int] = set()
+        self._finished: dict[int, dict[str, Any]] = {}
+        self._error: TricotError | None = None
+        started: Future[None] = Future()
+        # A daemon, as it never ends: an executor's thread would be waited for when the process ends.
+        threading.Thread(target=self._be_engine, args=(started,), daemon=True, name="engine").start()
+        started.result()
         self.ready_at_s = time.time()
-        self.heartbeat.beat("idle")
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
         """Yield one row a unit, in the batch's order.
@@ -108,33 +121,76 @@ class Annotator:
         Ray retries the whole call when the process dies: units that are written already are only reported, and the
         fixed order lets Ray tell which rows it has seen.
         """
-        self.heartbeat.beat("working")
         order = [int(index) for index in batch["unit"]]
         written = done_units(self.task.output)
         found = {index: unit_stats(self.task.output, index) for index in order if index in written}
         replay = self.task.replay
         stats = {index: one for index, one in found.items() if one and UnitStats.from_dict(one).is_done(replay)}
-        finished = self._annotate([self.task.plan.unit(index) for index in order if index not in stats])
+        with self._changed:
+            todo = [index for index in order if index not in stats and index not in self._under_way]
+            self._under_way.update(todo)
+            self._feeds.append(self._requests_of_units([self.task.plan.unit(index) for index in todo]))
+            self._changed.notify_all()
         for index in order:
-            while index not in stats:
-                unit, counts = next(finished)
-                stats[unit.index] = counts
-            yield {"unit": [index], "stats": [json.dumps(stats[index])], "ready_at_s": [self.ready_at_s]}
+            counts = stats[index] if index in stats else self._counts_of(index)
+            yield {"unit": [index], "stats": [json.dumps(counts)], "ready_at_s": [self.ready_at_s]}
+
+    def _counts_of(self, index: int) -> dict[str, Any]:
+        """Wait until a unit is written."""
+        with self._changed:
+            self._changed.wait_for(lambda: index in self._finished or index not in self._under_way or self._error)
+            if index in self._finished:
+                self._under_way.discard(index)
+                self._changed.notify_all()
+                return self._finished.pop(index)
+            if self._error:
+                raise self._error
+        counts = unit_stats(self.task.output, index)  # another call asked for the same unit and has seen it
+        assert counts is not None
+        return counts
+
+    def _be_engine(self, started: "Future[None]") -> None:
+        """The engine's thread: start it, then do whatever the calls want done, as long as the process lives.
+
+        Units over which engines have died come last, their pairs one at a time (see raylib.annotation.attempts).
+        """
+        try:
+            self.engine = self.task.engine.start(self.task.sampling)
+        except BaseException as error:  # the constructor raises it
+            started.set_exception(error)
+            return
         self.heartbeat.beat("idle")
+        started.set_result(None)
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._feeds)
+                self.heartbeat.beat("working", self._open_units.values())
+                while self._feeds or self._isolated:
+                    self._work(self._next_of_calls)
+                    if self._isolated:
+                        self._isolate(*self._isolated.popleft())
+                self.heartbeat.beat("idle")
+        except TricotError as error:  # the settings or the disk are wrong: another engine would find the same
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+        except BaseException:  # whatever an engine raises: Ray Data would end the job, and this engine is lost
+            traceback.print_exc()
+            os._exit(ENGINE_DIED)
 
-    def _annotate(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, dict[str, Any]]]:
-        """Units over which engines have died come last, their pairs one at a time (see raylib.annotation.attempts)."""
-        open_units: dict[int, OpenUnit] = {}
-        isolated: list[tuple[Unit, Attempt]] = []
-        yield from self._work(self._requests_of_units(units, open_units, isolated), open_units)
-        for unit, attempt in isolated:
-            yield from self._isolated(unit, attempt)
-        yield from self._written(len(self._writing))
+    def _next_of_calls(self) -> Request | None:
+        while self._feeds:
+            request = next(self._feeds[0], None)
+            if request:
+                return request
+            self._feeds.popleft()
+        return None
 
-    def _isolated(self, unit: Unit, attempt: Attempt) -> Iterator[tuple[Unit, dict[str, Any]]]:
+    def _isolate(self, unit: Unit, attempt: Attempt) -> None:
+        """One pair at a time, nothing else in the engine."""
         pairs = read_unit(self.task.plan, unit)
-        open_unit = self._open(unit, pairs)
-        open_units = {unit.index: open_unit}
+        open_unit = self._open_units[unit.index] = self._open(unit, pairs)
         for number, pair in enumerate(pairs):
             pair_id = pair["pair_id"]
             if attempt.is_hopeless(pair_id):
@@ -146,33 +202,28 @@ class Annotator:
             deaths = attempt.deaths.get(pair_id, 0)
             attempt.deaths[pair_id] = deaths + 1  # true if this process does not come to the next line but one
             attempts.write(self.task.output, unit.name, attempt)
-            yield from self._work(self._requests_of_pair(open_unit, number, pair), open_units)
+            requests = self._requests_of_pair(open_unit, number, pair)
+            self._work(lambda requests=requests: next(requests, None))  # type: ignore[misc]
             attempt.deaths[pair_id] = deaths
-        self._close(open_units)
+        self._close()
+        self._report_written(len(self._writing))
 
-    def _work(
-        self, requests: Iterator[Request], open_units: dict[int, OpenUnit]
-    ) -> Iterator[tuple[Unit, dict[str, Any]]]:
-        """Send requests as the engine has room, settle what comes back, write and yield units as they get complete."""
+    def _work(self, next_request: Callable[[], Request | None]) -> None:
+        """Send requests as the engine has room, settle what comes back, write units as they get complete.
+
+        Ends when nothing runs, nothing more comes and all complete units are written.
+        """
         again: deque[Request] = deque()
-        steps = self.engine.stream(lambda: again.popleft() if again else next(requests, None))
-        while True:
-            try:
-                outcomes = next(steps, None)
-            except TricotError:  # the settings are wrong: another engine would find the same
-                raise
-            except Exception:  # whatever an engine raises: Ray Data would end the job, and this engine is lost
-                traceback.print_exc()
-                os._exit(ENGINE_DIED)
-            for outcome in outcomes or ():
-                request = self._settle(open_units[outcome.request.unit], outcome)
+        for outcomes in self.engine.stream(lambda: again.popleft() if again else next_request()):
+            for outcome in outcomes:
+                request = self._settle(self._open_units[outcome.request.unit], outcome)
                 if request:
                     again.append(request)
-            self.heartbeat.working(open_units.values())
-            self._close(open_units)
-            yield from self._written(len(self._writing) - MAX_WRITING)
-            if outcomes is None:
-                return
+            self.heartbeat.working(self._open_units.values())
+            self._close()
+            self._report_written(len(self._writing) - MAX_WRITING)
+        self._close()  # units of which no request could be sent
+        self._report_written(len(self._writing))
 
     def _settle(self, open_unit: OpenUnit, outcome: Outcome) -> Request | None:
         """Note an outcome, or return the request for its next attempt."""
@@ -212,9 +263,7 @@ class Annotator:
                     open_unit.earlier_attempts[request.position] = attempt_of[key]
         return open_unit
 
-    def _requests_of_units(
-        self, units: Sequence[Unit], open_units: dict[int, OpenUnit], isolated: list[tuple[Unit, Attempt]]
-    ) -> Iterator[Request]:
+    def _requests_of_units(self, units: Sequence[Unit]) -> Iterator[Request]:
         """The requests of the units, unit by unit, pair by pair, so that neighbours share their prefill."""
         following = deque(units)
         reading = self._io.submit(read_unit, self.task.plan, units[0]) if units else None
@@ -223,10 +272,10 @@ class Annotator:
             reading = self._io.submit(read_unit, self.task.plan, following[0]) if following else None
             attempt = attempts.begin(self.task.output, unit.name, self.task.driver)
             if attempt.is_isolated:
-                isolated.append((unit, attempt))
+                self._isolated.append((unit, attempt))
                 continue
             pairs = read.result()
-            open_unit = open_units[unit.index] = self._open(unit, pairs)
+            open_unit = self._open_units[unit.index] = self._open(unit, pairs)
             for number, pair in enumerate(pairs):
                 yield from self._requests_of_pair(open_unit, number, pair)
 
@@ -266,10 +315,10 @@ class Annotator:
         except TooLongError as error:
             return Rejection(request, "too_long", str(error))
 
-    def _close(self, open_units: dict[int, OpenUnit]) -> None:
+    def _close(self) -> None:
         """Hand the units that are complete to the threads that write."""
-        for open_unit in [open_unit for open_unit in open_units.values() if open_unit.is_complete]:
-            del open_units[open_unit.unit.index]
+        for open_unit in [open_unit for open_unit in self._open_units.values() if open_unit.is_complete]:
+            del self._open_units[open_unit.unit.index]
             stats = open_unit.stats.to_dict()
             self._writing.append((open_unit, stats, self._io.submit(self._write, open_unit, stats)))
 
@@ -279,11 +328,13 @@ class Annotator:
         write_unit(self.task.output, open_unit.unit, rows, rejected, stats)
         attempts.end(self.task.output, open_unit.unit.name)
 
-    def _written(self, num_awaited: int) -> Iterator[tuple[Unit, dict[str, Any]]]:
-        """The units whose file is there, at least `num_awaited` of those being written; raises what a write raised."""
+    def _report_written(self, num_awaited: int) -> None:
+        """Tell the calls which units are written, at least `num_awaited` of those being so; raises as a write did."""
         while self._writing and (num_awaited > 0 or self._writing[0][2].done()):
             open_unit, stats, write = self._writing.popleft()
             write.result()
             num_awaited -= 1
             self.heartbeat.count(open_unit.stats)
-            yield open_unit.unit, stats
+            with self._changed:
+                self._finished[open_unit.unit.index] = stats
+                self._changed.notify_all()

@@ -54,8 +54,7 @@ def annotate_units(task: AnnotationTask, num_engines: int, num_cpus: float, limi
 def sizes_of_tasks(num_units: int, num_engines: int) -> list[int]:
     """Units that engines are given at a time: many at first, one by one at the end (guided self-scheduling).
 
-    At the end of a task its engine drains, which costs less the longer the task is; at the end of the run engines
-    wait for the last task, which costs less the shorter it is.
+    At the end of the run engines wait for the last task, which costs less the shorter it is.
     """
     sizes = []
     while num_units:
@@ -87,7 +86,13 @@ def _run(
             Annotator,
             fn_constructor_args=(task, board),
             batch_size=None,  # a task is a block
-            compute=ray.data.ActorPoolStrategy(size=num_engines),
+            # The second task begins while the first one's last answers come in: an engine that drains runs half empty.
+            compute=ray.data.ActorPoolStrategy(
+                size=num_engines,
+                max_tasks_in_flight_per_actor=2,
+                max_concurrent_calls_per_actor=2,
+                enable_true_multi_threading=True,
+            ),
             num_cpus=num_cpus,
             num_gpus=num_gpus or None,
         )

@@ -1,9 +1,11 @@
-"""The parity gate: what the server answers over HTTP must be what the offline scores table says."""
+"""The parity gate: what is served must be what the offline scores table says, in the replica and over HTTP."""
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -52,14 +54,30 @@ def read_sample(scores: str, pairs: str, num_rows: int, seed: int) -> ParitySamp
     return ParitySample(fitting, probs, labels, len(found) - len(fitting))
 
 
-def compare_online(url: str, sample: ParitySample, classes: tuple[str, ...], max_items: int) -> dict[str, Any]:
+def save_sample(sample: ParitySample, path: Path) -> None:
+    """Store a sample where replicas find it."""
+    tables.write_text(str(path), json.dumps(asdict(sample), ensure_ascii=False))
+
+
+def load_sample(path: Path) -> ParitySample:
+    """Read what `save_sample` wrote; raises InputError when it is not there or damaged."""
+    try:
+        return ParitySample(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: no parity sample that can be read ({error}); can every node read it?") from None
+
+
+def compare_online(
+    url: str, sample: ParitySample, classes: tuple[str, ...], max_items: int, key: str | None
+) -> dict[str, Any]:
     """Ask the server about every pair of the sample, query by query, one request at a time.
 
     Returns rows compared, the largest absolute difference of a probability and where it is, changed labels, requests
     and their latency in ms. Raises ParityError when the server refuses a request.
     """
     worst, worst_pair, num_changed, latencies_ms = 0.0, "", 0, []
-    with httpx.Client(base_url=url, timeout=60.0, headers={"X-Deadline-Ms": "60000"}) as client:
+    headers = {"X-Deadline-Ms": "60000", **({"Authorization": f"Bearer {key}"} if key else {})}
+    with httpx.Client(base_url=url, timeout=60.0, headers=headers) as client:
         for request, pairs in requests_of(sample.pairs, max_items):
             start = time.perf_counter()
             answer = client.post("/v1/score", json=request)

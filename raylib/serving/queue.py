@@ -57,8 +57,11 @@ class TokenQueue:
         self._running_since_s = 0.0
         self._worker: asyncio.Task[None] | None = None
         self.tokens_a_second: float | None = None  # None until the first batch is done
-        self.num_overloaded = 0
-        self.num_expired = 0
+
+    @property
+    def num_waiting_tokens(self) -> int:
+        """Tokens of the requests that have not begun."""
+        return self._tokens_waiting
 
     def expected_wait_s(self) -> float:
         """Seconds until a request that came now would begin; 0 while the model's rate is not known."""
@@ -78,7 +81,6 @@ class TokenQueue:
         if self.tokens_a_second and (self._tokens_waiting or self._tokens_running):
             end_s = self._clock() + wait_s + num_tokens / self.tokens_a_second
             if wait_s > self._max_wait_s or end_s > deadline_s:
-                self.num_overloaded += 1
                 raise OverloadedError(wait_s)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(Waiting(pairs, num_tokens, deadline_s, answer))
@@ -115,7 +117,6 @@ class TokenQueue:
             if request.answer.done():  # cancelled: the client has gone
                 continue
             if now_s >= request.deadline_s:
-                self.num_expired += 1
                 request.answer.set_exception(ExpiredError())
                 continue
             batch.append(request)

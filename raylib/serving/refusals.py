@@ -40,7 +40,7 @@ class BodyLimit:
         refusal = RefusalError(413, "body_too_large", f"the body may hold at most {MAX_BODY_BYTES} bytes")
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-            await _answer(refusal)(scope, receive, send)
+            await answer_refusal(refusal)(scope, receive, send)
             return
         messages, num_bytes, has_more = [], 0, True
         while has_more:
@@ -49,7 +49,7 @@ class BodyLimit:
             num_bytes += len(message.get("body", b""))
             has_more = bool(message.get("more_body", False))
             if num_bytes > MAX_BODY_BYTES:
-                await _answer(refusal)(scope, receive, send)
+                await answer_refusal(refusal)(scope, receive, send)
                 return
         replayed = iter(messages)
 
@@ -61,8 +61,7 @@ class BodyLimit:
 
 
 def add_refusals(app: FastAPI) -> None:
-    """Give an application the body limit and the handlers below."""
-    app.add_middleware(BodyLimit)
+    """Give an application the handlers below."""
     app.add_exception_handler(RequestValidationError, _wrong_fields)
     app.add_exception_handler(RefusalError, _refused)
     app.add_exception_handler(HTTPException, _http_error)
@@ -79,7 +78,7 @@ async def _wrong_fields(_: Request, error: Any) -> JSONResponse:
 
 
 async def _refused(_: Request, error: Any) -> JSONResponse:
-    return _answer(error)
+    return answer_refusal(error)
 
 
 async def _http_error(_: Request, error: Any) -> JSONResponse:
@@ -88,5 +87,6 @@ async def _http_error(_: Request, error: Any) -> JSONResponse:
     return JSONResponse(body.model_dump(), 422 if error.status_code == 400 else error.status_code)
 
 
-def _answer(refusal: RefusalError) -> JSONResponse:
+def answer_refusal(refusal: RefusalError) -> JSONResponse:
+    """The response that a refusal becomes."""
     return JSONResponse(refusal.body.model_dump(), refusal.status, refusal.headers)

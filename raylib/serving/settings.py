@@ -1,18 +1,40 @@
 """Settings of a server, as the deployment gets them."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from raylib.serving.decisions import DecisionSection
+from raylib.serving.rules import Rule
+
+MAIN, SHADOW = "main", "shadow"  # names of students; the others are those of an experiment's arms
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Which student answers which users; arms without one of their own get MAIN."""
+
+    name: str
+    shares: Mapping[str, float]  # by arm, together 1
+    arms_with_model: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A student artifact on a path that every node can read, as it was when it was chosen."""
+
+    path: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """`model` is the path of a student artifact that every node can read; `dtype` as in raylib.student.inference."""
+    """What replicas keep for life; which students they serve comes apart, since that changes while they run."""
 
-    model: str
     host: str
     port: int
-    dtype: str = "float32"
+    dtype: str = "float32"  # as in raylib.student.inference
     min_replicas: int = 1
     max_replicas: int = 1
     num_cpus: float = 1.0  # of one replica
@@ -25,9 +47,16 @@ class ServerSettings:
     deadline_ms: float = 10_000.0  # of a request that names none
     max_wait_ms: float = 500.0  # in a replica's queue; a request that would wait longer gets 503 at once
     drain_s: float = 30.0  # how long requests in flight may take when the server stops
+    cache_items: int = 0
+    tolerance: float = 1e-4  # of the parity gate
+    rules: tuple[Rule, ...] = ()
+    key_digests: tuple[bytes, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    experiment: Experiment | None = None
+    decisions: DecisionSection = field(default_factory=lambda: DecisionSection(folder=None))  # type: ignore[call-arg]
 
 
-def artifact_fingerprint(model: str) -> str:
+def artifact_fingerprint(model: str | Path) -> str:
     """16 hex digits over description, weights and int8 ranges of a student artifact; equal for copies of it."""
     digest = hashlib.blake2b(digest_size=8)
     for name in ("student.json", "model.safetensors", "int8.safetensors"):

@@ -1,10 +1,10 @@
 """Offline scoring: the one path by which distill, evaluation and serving turn pairs into class probabilities.
 
-N pairs, C classes.
+N pairs, C classes, R width of the latent.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from raylib.errors import InputError
 from raylib.kernels.fused import DTYPES, FusedEncoder, can_fuse
 from raylib.student.artifact import load_ranges, load_student
 from raylib.student.data import PairTokenizer, TokenPairs, budget_batches, item_text
-from raylib.student.model import Student
+from raylib.student.model import Student, StudentOutput
 
 Probs = npt.NDArray[np.float32]
 Logits = npt.NDArray[np.float32]
+Latents = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 # Tokens a batch, padding included. On CPU small batches stay in the cache; on GPU large ones fill the device.
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 65_536}
 
@@ -37,15 +39,32 @@ def predict_logits(
     student: Student, tokenizer: PairTokenizer, pairs: TokenPairs, token_budget: int | None = None
 ) -> Logits:
     """logits_NC of tokenised pairs, in their order; leaves the student in evaluation mode."""
+    logits_NC = np.zeros((len(pairs), len(student.spec.label_schema.names)), np.float32)
+    for rows, output in _outputs(student, tokenizer, pairs, token_budget):
+        logits_NC[rows] = output.logits_BC.float().cpu().numpy()
+    return logits_NC
+
+
+def predict_with_latents(student: Student, tokenizer: PairTokenizer, pairs: TokenPairs) -> tuple[Probs, Latents]:
+    """probs_NC as `predict_probs`, and the latents_NR; for as many pairs as have room in memory with them."""
+    probs_NC = np.zeros((len(pairs), len(student.spec.label_schema.names)), np.float32)
+    latents_NR = np.zeros((len(pairs), student.latent_size), np.float32)
+    for rows, output in _outputs(student, tokenizer, pairs, None):
+        probs_NC[rows] = (output.logits_BC.float() / student.spec.temperature).softmax(1).cpu().numpy()
+        latents_NR[rows] = output.latent_BR.float().cpu().numpy()
+    return probs_NC, latents_NR
+
+
+def _outputs(
+    student: Student, tokenizer: PairTokenizer, pairs: TokenPairs, token_budget: int | None
+) -> Iterator[tuple[Rows, StudentOutput]]:
     device = next(student.parameters()).device
     budget = token_budget or TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cpu"])
-    logits_NC = np.zeros((len(pairs), len(student.spec.label_schema.names)), np.float32)
     student.eval()
-    with torch.inference_mode():
-        for rows in budget_batches(pairs.lengths_N, budget):
-            logits_BC = student(**tokenizer.collate(pairs, rows, device)).logits_BC
-            logits_NC[rows] = logits_BC.float().cpu().numpy()
-    return logits_NC
+    for rows in budget_batches(pairs.lengths_N, budget):
+        with torch.inference_mode():
+            output = student(**tokenizer.collate(pairs, rows, device))
+        yield rows, output
 
 
 def for_inference(student: Student, dtype: str = "float32", ranges: torch.Tensor | None = None) -> Student:

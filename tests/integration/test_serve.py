@@ -26,6 +26,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory) -> Path:
+    return save(tmp_path_factory.mktemp("student") / "model", seed=0)
+
+
+def save(path: Path, seed: int) -> Path:
     """A random BERT (hidden 32, 2 layers) with the GAT extractor, saved as distill saves a student."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -43,14 +47,13 @@ def artifact(tmp_path_factory) -> Path:
     pieces.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, **names)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     backbone = BertModel(BertConfig(vocab_size=len(words), **sizes))
     student = Student(backbone, StudentSpec(label_schema=SCHEMA, extractor="gat", max_length=64))
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.mul_(4.0)  # so that classes differ by more than rounding
-    path = tmp_path_factory.mktemp("student") / "model"
     save_student(student, tokenizer, path)
     return path
 
@@ -58,16 +61,21 @@ def artifact(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def offline(artifact, tmp_path_factory, write_pairs) -> tuple[str, str]:
     """A pairs table and its scores table."""
-    from raylib.student.inference import Scorer, score_rows
-
     folder = tmp_path_factory.mktemp("tables")
     pairs = write_pairs(folder / "pairs", 40, split="test")
+    return pairs, score(artifact, pairs, folder / "scores")
+
+
+def score(artifact: Path, pairs: str, folder: Path) -> str:
+    """Write the scores table of a student."""
+    from raylib.student.inference import Scorer, score_rows
+
     rows = tables.read_table(pairs, tables.PAIRS).to_pylist()
     probs_NC = Scorer(artifact).score(rows)
     assert np.ptp(probs_NC, axis=0).max() > 0.01
     scored = score_rows([row["pair_id"] for row in rows], probs_NC, SCHEMA)
-    tables.write_parquet(f"{folder}/scores/a.parquet", tables.SCORES, [tables.rows_batch(scored, tables.SCORES)])
-    return pairs, f"{folder}/scores"
+    tables.write_parquet(f"{folder}/a.parquet", tables.SCORES, [tables.rows_batch(scored, tables.SCORES)])
+    return str(folder)
 
 
 def free_port() -> int:
@@ -77,14 +85,15 @@ def free_port() -> int:
 
 def settings(output: Path, artifact: Path, offline: tuple[str, str], **changes) -> ServeConfig:
     values = {
-        "output": str(output), "model": str(artifact), "port": free_port(), "pairs": offline[0], "scores": offline[1],
-        "parity_rows": 30, "max_items": 3, "exit_after_parity": True, "replicas": {"num_cpus": 0.5}, **changes,
+        "output": str(output), "model": str(artifact), "port": free_port(), "limits": {"max_items": 3},
+        "parity": {"pairs": offline[0], "scores": offline[1], "num_rows": 30, "tolerance": 1e-5},
+        "exit_after_parity": True, "replicas": {"num_cpus": 0.5}, **changes,
     }  # fmt: skip
     return ServeConfig.from_mapping(values, "test")
 
 
 def test_online_equals_offline(tmp_path, artifact, offline):
-    config = settings(tmp_path / "run", artifact, offline, tolerance=1e-5)
+    config = settings(tmp_path / "run", artifact, offline)
     metrics = run(config)
     assert metrics["rows_out"] == metrics["parity"]["num_rows"] == 30
     assert metrics["parity"]["max_abs_difference"] <= 1e-5
@@ -103,13 +112,19 @@ def test_bad_input_ends_before_ray_starts(tmp_path, artifact, offline):
         port = listener.getsockname()[1]
         with pytest.raises(ConfigError, match=f"127.0.0.1:{port}"):
             run(settings(tmp_path / "b", artifact, offline, port=port))
-    with pytest.raises(ConfigError, match="pairs and scores go together"):
-        settings(tmp_path / "c", artifact, offline, pairs=None)
+    with pytest.raises(ConfigError, match=r"parity.pairs and parity.scores go together"):
+        settings(tmp_path / "c", artifact, offline, parity={"scores": offline[1]})
+    with pytest.raises(ConfigError, match="together 1"):
+        settings(tmp_path / "d", artifact, offline, experiment={"shares": {"new": 0.5}})
     assert not ray.is_initialized()
 
 
-def test_serves_refuses_and_drains(tmp_path, artifact, offline):
-    config = settings(tmp_path / "run", artifact, offline, exit_after_parity=False)
+def test_serves_refuses_exchanges_and_drains(tmp_path, artifact, offline):
+    """As an operator has it: one process, signals, and paths behind which the student is exchanged."""
+    chosen, scores = tmp_path / "chosen", tmp_path / "scores"
+    chosen.symlink_to(artifact)
+    scores.symlink_to(offline[1])
+    config = settings(tmp_path / "run", chosen, (offline[0], str(scores)), exit_after_parity=False)
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     command = [sys.executable, "-m", "jobs.serve", "--config", str(tmp_path / "config.yaml")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -126,6 +141,10 @@ def test_serves_refuses_and_drains(tmp_path, artifact, offline):
                 check_answers(client)
                 check_rerank(client)
                 check_refusals(client)
+                check_metrics(client)
+                other = save(tmp_path / "other", seed=1)
+                other_scores = score(other, offline[0], tmp_path / "other_scores")
+                check_exchange(client, process, lines, [(chosen, other), (scores, Path(other_scores))])
             outcomes = send_while_stopping(f"http://127.0.0.1:{config.port}", process)
             assert process.wait(60) == 0, "".join(lines)
             reader.join(5)
@@ -199,6 +218,47 @@ def check_refusals(client: httpx.Client) -> None:
     surrogate = json.dumps(good).replace("shoe", "\\ud800", 1).encode()
     assert client.post("/v1/score", content=surrogate, headers=header).status_code == 422
     assert client.get("/v1/nothing").json()["reason"] == "unknown_path"
+
+
+def check_metrics(client: httpx.Client) -> None:
+    """Refusals are counted as what they were."""
+    page = client.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found = dict(line.rsplit(" ", 1) for line in page.text.splitlines() if not line.startswith("#"))
+    assert float(found['tricot_requests_total{path="/v1/score",status="422"}']) >= 9
+    assert float(found['tricot_items_total{model="main"}']) > 40
+    assert float(found["tricot_replicas"]) == 1
+
+
+def check_exchange(
+    client: httpx.Client, process: subprocess.Popen, lines: list[str], links: list[tuple[Path, Path]]
+) -> None:
+    """A student that does not score the sample as its table is refused; with its own table it is taken, unnoticed."""
+    before = client.get("/v1/model").json()["fingerprint"]
+    good = {"query": "shoe", "locale": "en", "items": [{"item_id": "1", "title": "shoe"}]}
+    statuses: list[int] = []
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while not is_over.is_set():
+            statuses.append(httpx.post(f"{client.base_url}/v1/score", json=good, timeout=60.0).status_code)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for (link, target), said in zip(links, ("not taken: ", "now serving "), strict=True):
+            link.unlink()
+            link.symlink_to(target)
+            process.send_signal(signal.SIGHUP)
+            while not any(line.startswith(said) for line in lines):
+                assert process.poll() is None
+                time.sleep(0.1)
+            assert (client.get("/v1/model").json()["fingerprint"] == before) == (said == "not taken: ")
+    finally:
+        is_over.set()
+        asking.join()
+    assert set(statuses) == {200}
+    assert client.get("/v1/model").json()["parity"]["max_abs_difference"] <= 1e-5
 
 
 def check_pressure(client: httpx.Client, good: dict) -> None:
