@@ -112,9 +112,6 @@ class Rules:
             applied.append(Applied(rule.name, score, tier))
         return applied
 
-    def __bool__(self) -> bool:
-        return bool(self._rules)
-
 
 def _folded(condition: Condition) -> dict[str, tuple[str, ...]]:
     return {

@@ -18,7 +18,7 @@ from raylib.serving.parity import load_sample
 from raylib.serving.queue import ExpiredError, OverloadedError
 from raylib.serving.refusals import RefusalError
 from raylib.serving.rerank import RerankRequest, ranked
-from raylib.serving.rules import Applied, Rules
+from raylib.serving.rules import Applied
 from raylib.serving.schemas import ScoreRequest
 from raylib.serving.settings import MAIN, SHADOW, ModelRef, ServerSettings
 from raylib.serving.student import Scored, ServedStudent
@@ -61,10 +61,8 @@ class Service:
                 raise
             print(f"keeping {self.students[MAIN].fingerprint}: {error}", flush=True)
             return
-        # Requests on the way hold the old student and end with it.
-        before, self.students, self.parity, self.load_error = self.students, loaded, parity, None
-        for student in before.values():
-            student.close()
+        # Requests on the way hold the old student, which ends with the last of them.
+        self.students, self.parity, self.load_error = loaded, parity, None
 
     async def score(self, request: ScoreRequest, deadline_ms: int | None) -> dict[str, Any]:
         """The answer to POST /v1/score; raises RefusalError."""
@@ -172,10 +170,9 @@ class Service:
         score_N = probs_NC.astype(np.float64) @ student.gains_C
         tier_N = np.searchsorted(schema.tier_thresholds, score_N, side="right")
         columns = (items, probs_NC.tolist(), probs_NC.argmax(1).tolist(), score_N.tolist(), tier_N.tolist())
-        rules = Rules(self.settings.rules, schema.tier_thresholds)
         rows, applied_N = [], []
         for item, probs_C, best, score, tier in zip(*columns, strict=True):
-            applied = rules.apply(item, locale, score, tier) if rules else []
+            applied = student.rules.apply(item, locale, score, tier)
             final = applied[-1] if applied else Applied("", score, tier)
             for one in applied:
                 self.counts.add("rule_applications", one.rule)

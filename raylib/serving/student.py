@@ -14,6 +14,7 @@ from raylib.serving.cache import ScoreCache, cache_keys
 from raylib.serving.counts import Counts
 from raylib.serving.parity import ParitySample
 from raylib.serving.queue import TokenQueue
+from raylib.serving.rules import Rules
 from raylib.serving.settings import ModelRef, ServerSettings, artifact_fingerprint
 from raylib.student.data import TokenPairs, item_text
 
@@ -45,6 +46,7 @@ class ServedStudent:
         self.name, self.fingerprint = name, model.fingerprint
         self.spec = self._scorer.spec
         self.gains_C = np.asarray(self.spec.label_schema.gains)
+        self.rules = Rules(settings.rules, self.spec.label_schema.tier_thresholds)
         self.cache = ScoreCache(settings.cache_items)
         self.queue = TokenQueue(self._scored, settings.batch_tokens, settings.max_wait_ms / 1000)
         self._counts = counts
@@ -97,10 +99,6 @@ class ServedStudent:
                 f" sample or from each other (tolerance {tolerance:.3g}); is it the student that wrote the scores?"
             )
         return found
-
-    def close(self) -> None:
-        """Let go of the threads."""
-        self._tokeniser_thread.shutdown(wait=False)
 
     async def _compute(
         self, query: str, items: Sequence[Mapping[str, Any]], deadline_s: float
