@@ -1,6 +1,6 @@
-"""What a server counts, for Prometheus: each replica counts for itself, a ledger adds them up for /metrics.
+"""What a server counts, for Prometheus: each process counts for itself, a ledger adds them up for /metrics.
 
-A scrape reaches whichever replica the proxy chooses, so a replica's own figures would jump from scrape to scrape.
+A scrape reaches whichever process the proxy chooses, so a process's own figures would jump from scrape to scrape.
 """
 
 import time
@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 Key = tuple[str, tuple[str, ...]]  # name of a metric, values of its labels
 Counted = dict[Key, float]
-SILENT_S = 10.0  # without a report for so long a replica's gauges are no longer true
+SILENT_S = 10.0  # without a report for so long a process's gauges are no longer true
 BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 COUNTERS = {  # name -> what it counts, its labels
     "requests": ("requests answered or refused", ("path", "status")),
@@ -25,12 +25,13 @@ COUNTERS = {  # name -> what it counts, its labels
     "cache_misses": ("items not found in the score cache", ("model",)),
     "overloaded": ("requests refused because too much was waiting", ("model",)),
     "expired": ("requests dropped because their deadline passed while they waited", ("model",)),
+    "retried": ("requests sent to another replica because theirs was lost", ()),
     "rule_applications": ("items a business rule changed", ("rule",)),
     "assigned": ("requests by arm of the experiment", ("arm",)),
     "shadow": ("requests for the shadow model", ("result",)),
     "decisions": ("rows of the decision log", ("result",)),
 }
-GAUGES = {"waiting_tokens": "tokens in the queues of the replicas", "replicas": "replicas that report"}
+GAUGES = {"waiting_tokens": "tokens in the queues of the replicas", "replicas": "replicas that hold students"}
 LATENCY = "request_seconds"
 
 
@@ -63,7 +64,7 @@ class Counts:
 
 
 class Measured:
-    """ASGI middleware that counts requests by path and status, with their time in the replica."""
+    """ASGI middleware that counts requests by path and status, with their time in the server."""
 
     def __init__(self, app: Callable[..., Awaitable[None]], counts: Counts, paths: tuple[str, ...]) -> None:
         self._app, self._counts, self._paths = app, counts, paths
@@ -89,20 +90,20 @@ class Measured:
 
 
 class Ledger:
-    """The last report of each replica."""
+    """The last report of each process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._reports: dict[str, tuple[float, dict[str, Any]]] = {}
 
-    def post(self, replica: str, report: dict[str, Any]) -> None:
-        """Keep a report in place of the replica's earlier one; counts of replicas that ended stay."""
-        self._reports[replica] = (self._clock(), report)
+    def post(self, process: str, report: dict[str, Any]) -> None:
+        """Keep a report in place of the process's earlier one; counts of processes that ended stay."""
+        self._reports[process] = (self._clock(), report)
 
     def heard(self) -> dict[str, dict[str, Any]]:
-        """The last reports of the replicas that still report."""
+        """The last reports of the processes that still report."""
         now_s = self._clock()
-        return {replica: report for replica, (at_s, report) in self._reports.items() if now_s - at_s < SILENT_S}
+        return {process: report for process, (at_s, report) in self._reports.items() if now_s - at_s < SILENT_S}
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""
@@ -126,11 +127,10 @@ class Ledger:
             yield family
         yield self._latency(reports)
         for name, text in GAUGES.items():
-            value = len(heard) if name == "replicas" else sum(report["gauges"].get(name, 0.0) for report in heard)
-            yield GaugeMetricFamily(f"tricot_{name}", text, value=value)
+            yield GaugeMetricFamily(f"tricot_{name}", text, sum(report["gauges"].get(name, 0.0) for report in heard))
 
     def _latency(self, reports: list[dict[str, Any]]) -> Metric:
-        family = HistogramMetricFamily(f"tricot_{LATENCY}", "time in a replica, queue included", labels=("path",))
+        family = HistogramMetricFamily(f"tricot_{LATENCY}", "time in the server, queue included", labels=("path",))
         for path in sorted({path for report in reports for path in report["latency_buckets"]}):
             found = [report["latency_buckets"][path] for report in reports if path in report["latency_buckets"]]
             counts = [sum(column) for column in zip(*found, strict=True)]

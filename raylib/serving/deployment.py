@@ -1,24 +1,31 @@
-"""The server as Ray Serve deployments: replicas of the student, and what tells them what to serve and adds up counts.
+"""The server on Ray Serve: fronts that take requests, replicas that hold the students, and what keeps them together.
 
+A front sends the items on to a replica, and to another one when it dies: Serve's own proxy does not repeat a request.
 Students are exchanged inside the replicas that run, not by new replicas: Serve would stop one before it starts its
 successor, and with a single replica nobody would answer meanwhile.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError
 
-from raylib.serving.counts import Ledger
-from raylib.serving.service import Service
+from raylib.serving.counts import Counts, Ledger
+from raylib.serving.service import Items, Service
 from raylib.serving.settings import ModelRef, ServerSettings
+from raylib.serving.students import Facts, NotScored, Scored, Students
 from raylib.serving.web import build_app
 
+FRONT_APP, STUDENTS_APP = "tricot", "tricot-students"  # two, so that fronts end before what they ask does
+CONTROL, STUDENT, FRONT = "Control", "StudentReplica", "Front"  # names of the deployments
 REPORT_EVERY_S = 1.0
-CONTROL = "Control"  # name of its deployment
+RETRY_AFTER_S = 0.05  # until another replica is asked
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Wanted:
 
 
 class Control:
-    """Holds what is wanted, and hears every second from every replica what it serves and what it has counted."""
+    """Holds what is wanted, and hears every second from every process what it serves and what it has counted."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
@@ -44,35 +51,120 @@ class Control:
         """What is to be served."""
         return self._wanted
 
-    def post(self, replica: str, report: dict[str, Any]) -> Wanted:
-        """Hear a replica; answers what it is to serve."""
-        self._ledger.post(replica, report)
+    def post(self, process: str, report: dict[str, Any]) -> Wanted:
+        """Hear a process; answers what is to be served."""
+        self._ledger.post(process, report)
         return self._wanted
 
-    def states(self) -> dict[str, dict[str, Any]]:
-        """`wanted` (fingerprint by model), `models` and `load_error` of each replica that still reports."""
-        return {replica: report["state"] for replica, report in self._ledger.heard().items()}
+    def states(self) -> list[dict[str, Any]]:
+        """Of each replica that still reports: `wanted` and `models` (fingerprint by name), and `load_error`."""
+        return [report["state"] for report in self._ledger.heard().values() if "state" in report]
 
     def exposition(self) -> bytes:
-        """The counts of all replicas for Prometheus."""
+        """The counts of all processes for Prometheus."""
         return self._ledger.exposition()
 
 
-@serve.deployment
-@serve.ingress()
-class StudentServer:
-    """One replica."""
+class StudentReplica:
+    """One replica; without a student that passes the parity gate it does not become ready."""
 
     async def __init__(self, settings: ServerSettings, control: Any) -> None:  # type: ignore[misc]  # Serve awaits it
-        """A replica without a student that passes the parity gate does not become ready."""
         import torch
 
         torch.set_num_threads(max(1, int(settings.num_cpus)))
-        self._service = Service(settings)
+        self._counts = Counts()
+        self._students = Students(settings, self._counts)
         self._control = control
-        self._replica = serve.get_replica_context().replica_id.unique_id
         self._tried: Wanted | None = None
         await self._serve(await control.wanted.remote())
+        self._reporting = asyncio.create_task(self._report())
+
+    async def score(
+        self, name: str, query: str, items: Items, remaining_s: float, has_latents: bool
+    ) -> Scored | NotScored:
+        """As `Students.score`."""
+        return await self._students.score(name, query, items, remaining_s, has_latents)
+
+    async def facts(self) -> Facts:
+        """As `Students.facts`."""
+        return await self._students.facts()
+
+    async def _serve(self, wanted: Wanted) -> None:
+        if wanted != self._tried:
+            self._tried = wanted
+            load = self._students.load
+            await asyncio.get_running_loop().run_in_executor(None, load, wanted.models, wanted.parity_file)
+
+    async def _report(self) -> None:
+        name = serve.get_replica_context().replica_id.unique_id
+        while True:
+            facts = await self._students.facts()
+            state = {
+                "wanted": {one: model.fingerprint for one, model in self._tried.models.items()} if self._tried else {},
+                "models": {one: known[0] for one, known in facts.models.items()},
+                "load_error": facts.load_error,
+            }
+            gauges = {"waiting_tokens": float(self._students.num_waiting_tokens), "replicas": 1.0}
+            try:
+                await self._serve(
+                    await self._control.post.remote(name, {**self._counts.report(gauges), "state": state})
+                )
+            except RayActorError as error:  # it is being restarted, and hears all counts with the next report
+                print(f"no report to {CONTROL}: {error}", flush=True)
+            await asyncio.sleep(REPORT_EVERY_S)
+
+
+class Replicas:
+    """All replicas as a front sees them."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._handle = serve.get_deployment_handle(STUDENT, STUDENTS_APP)
+        self._counts = counts
+
+    async def score(
+        self, name: str, query: str, items: Items, remaining_s: float, has_latents: bool
+    ) -> Scored | NotScored:
+        """The answer of one of them; scoring changes nothing, so what a lost replica was asked is asked again."""
+        deadline_s = time.monotonic() + remaining_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            try:
+                answer = self._handle.score.remote(name, query, items, left_s, has_latents)
+                return await asyncio.wait_for(_awaited(answer), left_s)
+            except TimeoutError:
+                break
+            except BackPressureError:
+                return NotScored("overloaded", 1.0)
+            except RayActorError:
+                self._counts.add("retried")
+                await asyncio.sleep(RETRY_AFTER_S)
+        self._counts.add("expired", name)
+        return NotScored("expired")
+
+    async def facts(self) -> Facts:
+        """What one of them serves; waits until there is one."""
+        while True:
+            try:
+                facts: Facts = await self._handle.facts.remote()
+                return facts
+            except RayActorError:
+                await asyncio.sleep(RETRY_AFTER_S)
+
+
+async def _awaited(answer: Any) -> Scored | NotScored:
+    scored: Scored | NotScored = await answer
+    return scored
+
+
+@serve.ingress()
+class Front:
+    """Takes requests and answers them with what replicas score."""
+
+    async def __init__(self, settings: ServerSettings) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._counts = Counts()
+        self._service = Service(settings, Replicas(self._counts), self._counts)
+        self._control = serve.get_deployment_handle(CONTROL, STUDENTS_APP)
+        self._name = serve.get_replica_context().replica_id.unique_id
+        await self._service.refresh()
         self._reporting = asyncio.create_task(self._report())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -82,38 +174,23 @@ class StudentServer:
     def __del__(self) -> None:
         self._service.close()
 
-    async def _serve(self, wanted: Wanted) -> None:
-        if wanted != self._tried:
-            self._tried = wanted
-            load = self._service.load
-            await asyncio.get_running_loop().run_in_executor(None, load, wanted.models, wanted.parity_file)
-
     async def _report(self) -> None:
         while True:
-            try:
-                await self._serve(await self._post())
-            except Exception as error:  # Control is being restarted: what it counted comes again with the next report
-                print(f"no report to {CONTROL}: {error}", flush=True)
             await asyncio.sleep(REPORT_EVERY_S)
-
-    async def _post(self) -> Wanted:
-        state = {
-            "wanted": {name: model.fingerprint for name, model in self._tried.models.items()} if self._tried else {},
-            "models": {name: student.fingerprint for name, student in self._service.students.items()},
-            "load_error": self._service.load_error,
-        }
-        report = {**self._service.counts.report(self._service.gauges()), "state": state}
-        wanted: Wanted = await self._control.post.remote(self._replica, report)
-        return wanted
+            try:
+                await self._control.post.remote(self._name, self._counts.report({}))
+                await self._service.refresh()
+            except RayActorError as error:
+                print(f"no report to {CONTROL}: {error}", flush=True)
 
     async def _exposition(self) -> bytes:
-        await self._post()
+        await self._control.post.remote(self._name, self._counts.report({}))
         exposition: bytes = await self._control.exposition.remote()
         return exposition
 
 
-def build(settings: ServerSettings, wanted: Wanted) -> serve.Application:
-    """The application with its bounds: replicas, queue, batches, draining."""
+def build_students(settings: ServerSettings, wanted: Wanted) -> serve.Application:
+    """The replicas and what they report to."""
     autoscaling = {
         "min_replicas": settings.min_replicas,
         "max_replicas": settings.max_replicas,
@@ -122,13 +199,36 @@ def build(settings: ServerSettings, wanted: Wanted) -> serve.Application:
     is_fixed = settings.min_replicas == settings.max_replicas
     scale: dict[str, Any] = {"num_replicas": settings.min_replicas} if is_fixed else {"autoscaling_config": autoscaling}
     control = serve.deployment(Control).options(name=CONTROL, ray_actor_options={"num_cpus": 0})  # type: ignore[attr-defined]
-    application: serve.Application = StudentServer.options(  # type: ignore[attr-defined]
-        ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
-        max_ongoing_requests=settings.max_ongoing_requests,
-        max_queued_requests=settings.max_queued_requests,
-        graceful_shutdown_timeout_s=settings.drain_s,
-        graceful_shutdown_wait_loop_s=0.2,
-        max_constructor_retry_count=2,
-        **scale,
-    ).bind(settings, control.bind(wanted))
+    application: serve.Application = (
+        serve.deployment(StudentReplica)  # type: ignore[attr-defined]
+        .options(
+            name=STUDENT,
+            ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
+            max_ongoing_requests=settings.max_ongoing_requests,
+            max_queued_requests=settings.max_queued_requests,
+            graceful_shutdown_timeout_s=settings.drain_s,
+            graceful_shutdown_wait_loop_s=0.2,
+            max_constructor_retry_count=2,
+            **scale,
+        )
+        .bind(settings, control.bind(wanted))
+    )
+    return application
+
+
+def build_front(settings: ServerSettings) -> serve.Application:
+    """What takes requests. It needs little: the work is the replicas'."""
+    application: serve.Application = (
+        serve.deployment(Front)  # type: ignore[attr-defined]
+        .options(
+            name=FRONT,
+            num_replicas=settings.num_fronts,
+            ray_actor_options={"num_cpus": 0},
+            max_ongoing_requests=settings.max_ongoing_requests * settings.max_replicas,
+            max_queued_requests=settings.max_queued_requests,
+            graceful_shutdown_timeout_s=settings.drain_s,
+            graceful_shutdown_wait_loop_s=0.2,
+        )
+        .bind(settings)
+    )
     return application

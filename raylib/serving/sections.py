@@ -10,6 +10,7 @@ class Replicas(Section):
 
     min: int = Field(1, ge=1, description="replicas that always run")
     max: int = Field(1, ge=1, description="replicas under load; equal to min: a fixed number")
+    num_fronts: int = Field(1, ge=1, description="processes that take requests and send them on to the replicas")
     num_cpus: float = Field(1.0, gt=0, description="cores of one replica")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of one replica; shares are allowed")
     target_ongoing_requests: float = Field(4.0, gt=0, description="requests in work a replica at which one is added")

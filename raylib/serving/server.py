@@ -16,7 +16,6 @@ from raylib.serving.settings import ServerSettings
 if TYPE_CHECKING:
     from raylib.serving.deployment import Wanted
 
-APPLICATION = "tricot"
 READY_S = 300.0  # from the proxy's start; seconds are normal, minutes on a starved machine
 EXCHANGE_S = 600.0  # for all replicas to load other students
 QUIET = {"log_level": "WARNING", "enable_access_log": False}  # no line a request
@@ -45,7 +44,7 @@ def running_server(settings: ServerSettings, wanted: "Wanted") -> Iterator[str]:
     from ray.exceptions import RayActorError
     from ray.serve.context import _get_global_client
 
-    from raylib.serving.deployment import build
+    from raylib.serving.deployment import FRONT_APP, STUDENTS_APP, build_front, build_students
 
     was_running = _get_global_client(raise_if_no_controller_running=False) is not None
     try:
@@ -54,15 +53,17 @@ def running_server(settings: ServerSettings, wanted: "Wanted") -> Iterator[str]:
             http = {"host": settings.host, "port": settings.port, "request_timeout_s": 60.0}
             serve.start(http_options=http, logging_config=QUIET)
         try:
-            serve.run(build(settings, wanted), name=APPLICATION, route_prefix="/", logging_config=QUIET)
+            serve.run(build_students(settings, wanted), name=STUDENTS_APP, route_prefix=None, logging_config=QUIET)
         except RuntimeError as error:
             raise _why_not_ready() from error
+        serve.run(build_front(settings), name=FRONT_APP, route_prefix="/", logging_config=QUIET)
         url = f"http://{settings.host}:{settings.port}"
         _wait_ready(url)
         yield url
     finally:
-        with suppress(RayActorError):
-            serve.delete(APPLICATION)
+        for name in (FRONT_APP, STUDENTS_APP):  # fronts answer what is in flight with the replicas still there
+            with suppress(RayActorError):
+                serve.delete(name)
         if not was_running:
             serve.shutdown()  # type: ignore[no-untyped-call]
 
@@ -74,14 +75,14 @@ def exchange(wanted: "Wanted") -> None:
     """
     from ray import serve
 
-    from raylib.serving.deployment import CONTROL
+    from raylib.serving.deployment import CONTROL, STUDENTS_APP
 
-    control = serve.get_deployment_handle(CONTROL, APPLICATION)
+    control = serve.get_deployment_handle(CONTROL, STUDENTS_APP)
     control.want.remote(wanted).result()
     fingerprints = {name: model.fingerprint for name, model in wanted.models.items()}
     deadline = time.monotonic() + EXCHANGE_S
     while time.monotonic() < deadline:
-        states = list(control.states.remote().result().values())
+        states = control.states.remote().result()
         tried = [state for state in states if state["wanted"] == fingerprints]
         if failed := [state["load_error"] for state in tried if state["load_error"]]:
             raise InputError(f"the students that served go on: {failed[0]}")
@@ -130,7 +131,9 @@ def _why_not_ready() -> InputError | ParityError:
     """What the replicas said when they did not start."""
     from ray import serve
 
-    application = serve.status().applications.get(APPLICATION)
+    from raylib.serving.deployment import STUDENTS_APP
+
+    application = serve.status().applications.get(STUDENTS_APP)
     messages = [found.message for found in application.deployments.values()] if application else []
     said = "\n".join(message for message in messages if message) or "no replica said why"
     # Serve hands on the traceback; its last line that names one of our errors is the reason

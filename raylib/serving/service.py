@@ -1,149 +1,173 @@
-"""Everything one replica does with a request, without HTTP and without Ray. N items of a request."""
+"""What happens to a request before and after a student: arms, cache, rules, decisions. Without HTTP and without Ray.
+
+N items of a request, C classes.
+"""
 
 import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from raylib.abtest.assignment import assign
-from raylib.errors import TricotError
+from raylib.serving.cache import ScoreCache, cache_keys
 from raylib.serving.counts import Counts
 from raylib.serving.decisions import Decision, DecisionLog
-from raylib.serving.parity import load_sample
-from raylib.serving.queue import ExpiredError, OverloadedError
 from raylib.serving.refusals import RefusalError
 from raylib.serving.rerank import RerankRequest, ranked
-from raylib.serving.rules import Applied
+from raylib.serving.rules import Applied, Rules
 from raylib.serving.schemas import ScoreRequest
-from raylib.serving.settings import MAIN, SHADOW, ModelRef, ServerSettings
-from raylib.serving.student import Scored, ServedStudent
+from raylib.serving.settings import MAIN, SHADOW, ServerSettings
+from raylib.serving.students import Facts, NotScored, Scored
+from raylib.student.data import item_text
+from raylib.student.model import StudentSpec
 
 FILTERED_TIERS = (0, 1)  # before ranking (arXiv 2601.21611)
 MAX_SHADOWS = 4  # requests for the shadow model under way at the same time; more are dropped
+Items = Sequence[Mapping[str, Any]]
+
+
+class Backend(Protocol):
+    """The students of this process, or of replicas elsewhere."""
+
+    async def score(
+        self, name: str, query: str, items: Items, remaining_s: float, has_latents: bool
+    ) -> Scored | NotScored:
+        """As `Students.score`."""
+
+    async def facts(self) -> Facts:
+        """As `Students.facts`."""
+
+
+class Known(NamedTuple):
+    """What is known of a student."""
+
+    spec: StudentSpec
+    gains_C: np.ndarray
+    rules: Rules
 
 
 class Service:
-    """The students of a replica, and what happens to their answers before they are sent."""
+    """Answers requests; `refresh` says before the first one, and whenever students are exchanged, what they are."""
 
-    def __init__(self, settings: ServerSettings) -> None:
-        self.settings = settings
-        self.counts = Counts()
-        self.students: Mapping[str, ServedStudent] = {}
-        self.parity: dict[str, Any] | None = None
-        self.load_error: str | None = None  # why the students that were last asked for are not the ones that serve
-        self._model_thread = ThreadPoolExecutor(1)
+    def __init__(self, settings: ServerSettings, backend: Backend, counts: Counts) -> None:
+        self.settings, self.counts = settings, counts
+        self._backend = backend
+        self._facts = Facts({}, None, None)
+        self._known: dict[str, Known] = {}  # by fingerprint
+        self._cache = ScoreCache(settings.cache_items)
         self._shadows: set[asyncio.Task[None]] = set()
         self._decisions = DecisionLog(
             settings.decisions, lambda result, rows: self.counts.add("decisions", result, amount=rows)
         )
 
-    def load(self, models: Mapping[str, ModelRef], parity_file: str | None) -> None:
-        """Load students and put them in place of those that serve, once all are there and pass the parity gate.
-
-        A failure leaves those that serve where they are, and is raised only when there are none. Blocks; requests are
-        answered meanwhile, more slowly.
-        """
-        try:
-            loaded = {
-                name: ServedStudent(name, model, self.settings, self._model_thread, self.counts)
-                for name, model in models.items()
-            }
-            sample = load_sample(Path(parity_file)) if parity_file else None
-            parity = loaded[MAIN].check_parity(sample, self.settings.tolerance) if sample else None
-        except TricotError as error:
-            self.load_error = str(error)
-            if not self.students:
-                raise
-            print(f"keeping {self.students[MAIN].fingerprint}: {error}", flush=True)
-            return
-        # Requests on the way hold the old student, which ends with the last of them.
-        self.students, self.parity, self.load_error = loaded, parity, None
+    async def refresh(self) -> None:
+        """Ask what is served now."""
+        self._facts = await self._backend.facts()
+        rules = self.settings.rules
+        self._known |= {
+            fingerprint: Known(
+                spec, np.asarray(spec.label_schema.gains), Rules(rules, spec.label_schema.tier_thresholds)
+            )
+            for fingerprint, spec in self._facts.models.values()
+            if fingerprint not in self._known
+        }
 
     async def score(self, request: ScoreRequest, deadline_ms: int | None) -> dict[str, Any]:
         """The answer to POST /v1/score; raises RefusalError."""
         self._check_number(len(request.items))
         arm = self._arm(request.user_id)
         name = request.model or self._model_of(arm)
-        if name not in self.students:
-            known = ", ".join(self.students)
-            raise RefusalError(422, "unknown_model", f"no such model; models: {known}")
-        student = self.students[name]
         items = [item.model_dump() for item in request.items]
-        scored = await self._scored(student, request.query, items, deadline_ms, request.latent)
-        rows, applied_N = self._rows(student, items, request.locale, scored.probs_NC)
+        scored = await self._scored(name, request.query, items, deadline_ms, request.latent)
+        rows, applied_N = self._rows(scored, items, request.locale)
         for row, latent_R in zip(rows, scored.latents_NR if scored.latents_NR is not None else (), strict=False):
             row["latent"] = latent_R.tolist()
         if not request.explain:
             for row in rows:
                 del row["explanation"]
         if request.model is None:
-            self._note(request, student, arm, rows, applied_N, is_shadow=False)
+            self._note(request, scored.fingerprint, arm, rows, applied_N, is_shadow=False)
             self._start_shadow(request, items)
-        return {"model": name, "fingerprint": student.fingerprint, "arm": arm, "items": rows}
+        return {"model": name, "fingerprint": scored.fingerprint, "arm": arm, "items": rows}
 
     async def rerank(self, request: RerankRequest, deadline_ms: int | None) -> Any:
         """The answer to POST /rerank; raises RefusalError."""
         self._check_number(len(request.candidates))
-        student = self.students[MAIN]
         items = [{"title": text} for text in request.candidates]
-        scored = await self._scored(student, request.query, items, deadline_ms, False)
-        scores = (scored.probs_NC.astype(np.float64) @ student.gains_C).tolist()
-        return ranked(request, scores, student.fingerprint, scored.num_tokens)
+        scored = await self._scored(MAIN, request.query, items, deadline_ms, False)
+        scores = (scored.probs_NC.astype(np.float64) @ self._known[scored.fingerprint].gains_C).tolist()
+        return ranked(request, scores, scored.fingerprint, scored.num_tokens)
 
     def describe(self) -> dict[str, Any]:
         """The answer to GET /v1/model."""
-        main, experiment = self.students[MAIN], self.settings.experiment
-        schema = main.spec.label_schema
+        (fingerprint, spec), experiment = self._facts.models[MAIN], self.settings.experiment
+        schema = spec.label_schema
         return {
-            "fingerprint": main.fingerprint,
+            "fingerprint": fingerprint,
             "label_schema": schema.name,
             "classes": list(schema.names),
             "gains": list(schema.gains),
             "tier_thresholds": list(schema.tier_thresholds),
-            "temperature": main.spec.temperature,
-            "extractor": main.spec.extractor,
-            "item_fields": list(main.spec.item_fields),
-            "max_length": main.spec.max_length,
+            "temperature": spec.temperature,
+            "extractor": spec.extractor,
+            "item_fields": list(spec.item_fields),
+            "max_length": spec.max_length,
             "max_items": self.settings.max_items,
             "dtype": self.settings.dtype,
-            "models": {name: student.fingerprint for name, student in self.students.items()},
+            "models": {name: known[0] for name, known in self._facts.models.items()},
             "experiment": {"name": experiment.name, "shares": dict(experiment.shares)} if experiment else None,
             "rules": [rule.name for rule in self.settings.rules],
-            "parity": self.parity,
-            "load_error": self.load_error,
+            "parity": self._facts.parity,
+            "load_error": self._facts.load_error,
         }
-
-    def gauges(self) -> dict[str, float]:
-        """What is so now, for the ledger."""
-        return {"waiting_tokens": float(sum(student.queue.num_waiting_tokens for student in self.students.values()))}
 
     def close(self) -> None:
         """Write what the decision log still holds."""
         self._decisions.close()
 
     async def _scored(
-        self,
-        student: ServedStudent,
-        query: str,
-        items: Sequence[Mapping[str, Any]],
-        deadline_ms: float | None,
-        has_latents: bool,
+        self, name: str, query: str, items: Items, deadline_ms: float | None, has_latents: bool
     ) -> Scored:
+        """From the cache or a student; its fingerprint is a known one."""
+        if name not in self._facts.models:
+            raise _unknown(self._facts)
         deadline_s = time.monotonic() + (deadline_ms or self.settings.deadline_ms) / 1000
-        try:
-            return await student.answer(query, items, deadline_s, has_latents)
-        except OverloadedError as error:
-            self.counts.add("overloaded", student.name)
-            retry = {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
-            raise RefusalError(503, "overloaded", f"too much is waiting: {error}", retry) from None
-        except ExpiredError:
-            self.counts.add("expired", student.name)
-            raise RefusalError(504, "deadline_exceeded", "the deadline passed while the request waited") from None
+        if not self._cache.is_on or has_latents:
+            return await self._computed(name, query, items, deadline_s, has_latents)
+        fingerprint, spec = self._facts.models[name]
+        keys = cache_keys(f"{fingerprint} {query}", [item_text(item, spec.item_fields) for item in items])
+        found = self._cache.find(keys)
+        missing = [row for row, probs_C in enumerate(found) if probs_C is None]
+        self.counts.add("cache_hits", name, amount=len(items) - len(missing))
+        self.counts.add("cache_misses", name, amount=len(missing))
+        num_tokens = 0
+        if missing:
+            scored = await self._computed(name, query, [items[row] for row in missing], deadline_s, False)
+            if scored.fingerprint != fingerprint:  # exchanged meanwhile: what is remembered is of another student
+                return await self._computed(name, query, items, deadline_s, False)
+            self._cache.keep([keys[row] for row in missing], scored.probs_NC)
+            for row, probs_C in zip(missing, scored.probs_NC, strict=True):
+                found[row] = probs_C
+            num_tokens = scored.num_tokens
+        probs_NC = np.stack([probs_C for probs_C in found if probs_C is not None])
+        return Scored(fingerprint, probs_NC, None, num_tokens)
+
+    async def _computed(self, name: str, query: str, items: Items, deadline_s: float, has_latents: bool) -> Scored:
+        answer = await self._backend.score(name, query, items, deadline_s - time.monotonic(), has_latents)
+        if isinstance(answer, NotScored):
+            if answer.reason == "overloaded":
+                retry = {"Retry-After": str(max(1, math.ceil(answer.retry_after_s)))}
+                message = f"{answer.retry_after_s:.3f} s of work are waiting"
+                raise RefusalError(503, "overloaded", message, retry)
+            if answer.reason == "unknown_model":
+                raise _unknown(self._facts)
+            raise RefusalError(504, "deadline_exceeded", "the deadline passed while the request waited")
+        if answer.fingerprint not in self._known:
+            await self.refresh()
+        return answer
 
     def _check_number(self, num_items: int) -> None:
         if num_items > self.settings.max_items:
@@ -162,17 +186,17 @@ class Service:
         experiment = self.settings.experiment
         return arm if experiment and arm in experiment.arms_with_model and arm is not None else MAIN
 
-    def _rows(
-        self, student: ServedStudent, items: Sequence[Mapping[str, Any]], locale: str, probs_NC: np.ndarray
-    ) -> tuple[list[dict[str, Any]], list[list[Applied]]]:
+    def _rows(self, scored: Scored, items: Items, locale: str) -> tuple[list[dict[str, Any]], list[list[Applied]]]:
         """What is sent about each item, with its explanation, and the rules that applied."""
-        schema = student.spec.label_schema
-        score_N = probs_NC.astype(np.float64) @ student.gains_C
+        known = self._known[scored.fingerprint]
+        schema = known.spec.label_schema
+        score_N = scored.probs_NC.astype(np.float64) @ known.gains_C
         tier_N = np.searchsorted(schema.tier_thresholds, score_N, side="right")
-        columns = (items, probs_NC.tolist(), probs_NC.argmax(1).tolist(), score_N.tolist(), tier_N.tolist())
+        best_N = scored.probs_NC.argmax(1)
+        columns = (items, scored.probs_NC.tolist(), best_N.tolist(), score_N.tolist(), tier_N.tolist())
         rows, applied_N = [], []
         for item, probs_C, best, score, tier in zip(*columns, strict=True):
-            applied = student.rules.apply(item, locale, score, tier)
+            applied = known.rules.apply(item, locale, score, tier)
             final = applied[-1] if applied else Applied("", score, tier)
             for one in applied:
                 self.counts.add("rule_applications", one.rule)
@@ -197,7 +221,7 @@ class Service:
     def _note(
         self,
         request: ScoreRequest,
-        student: ServedStudent,
+        fingerprint: str,
         arm: str | None,
         rows: Sequence[Mapping[str, Any]],
         applied_N: Sequence[Sequence[Applied]],
@@ -209,7 +233,7 @@ class Service:
             Decision(
                 user_id=request.user_id,
                 arm=arm,
-                model=student.fingerprint,
+                model=fingerprint,
                 is_shadow=is_shadow,
                 locale=request.locale,
                 query=request.query,
@@ -221,25 +245,27 @@ class Service:
             )
         )
 
-    def _start_shadow(self, request: ScoreRequest, items: Sequence[Mapping[str, Any]]) -> None:
-        """The shadow scores what the others leave it time for: it must cost nobody an answer."""
-        if SHADOW not in self.students:
+    def _start_shadow(self, request: ScoreRequest, items: Items) -> None:
+        """At most a few at a time: the shadow must cost nobody an answer."""
+        if SHADOW not in self._facts.models:
             return
-        is_busy = any(student.queue.num_waiting_tokens for student in self.students.values())
-        if is_busy or len(self._shadows) >= MAX_SHADOWS:
+        if len(self._shadows) >= MAX_SHADOWS:
             self.counts.add("shadow", "dropped")
             return
         task = asyncio.create_task(self._shadow(request, items))
         self._shadows.add(task)  # the loop itself keeps no task alive
         task.add_done_callback(self._shadows.discard)
 
-    async def _shadow(self, request: ScoreRequest, items: Sequence[Mapping[str, Any]]) -> None:
-        student = self.students[SHADOW]
+    async def _shadow(self, request: ScoreRequest, items: Items) -> None:
         try:
-            scored = await self._scored(student, request.query, items, None, False)
+            scored = await self._scored(SHADOW, request.query, items, None, False)
         except RefusalError:
             self.counts.add("shadow", "dropped")
             return
-        rows, applied_N = self._rows(student, items, request.locale, scored.probs_NC)
-        self._note(request, student, None, rows, applied_N, is_shadow=True)
+        rows, applied_N = self._rows(scored, items, request.locale)
+        self._note(request, scored.fingerprint, None, rows, applied_N, is_shadow=True)
         self.counts.add("shadow", "scored")
+
+
+def _unknown(facts: Facts) -> RefusalError:
+    return RefusalError(422, "unknown_model", f"no such model; models: {', '.join(facts.models)}")

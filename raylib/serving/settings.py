@@ -37,6 +37,7 @@ class ServerSettings:
     dtype: str = "float32"  # as in raylib.student.inference
     min_replicas: int = 1
     max_replicas: int = 1
+    num_fronts: int = 1  # processes that take requests and send them on to replicas
     num_cpus: float = 1.0  # of one replica
     num_gpus: float = 0.0
     target_ongoing_requests: float = 4.0  # a replica; the autoscaler adds replicas above it

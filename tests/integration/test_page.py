@@ -1,5 +1,6 @@
 """The page at / in a real browser, on the application of one replica."""
 
+import asyncio
 import shutil
 import socket
 import subprocess
@@ -10,9 +11,11 @@ from urllib.parse import urlencode
 import pytest
 import uvicorn
 
+from raylib.serving.counts import Counts
 from raylib.serving.rules import Rule
 from raylib.serving.service import Service
 from raylib.serving.settings import MAIN, ModelRef, ServerSettings, artifact_fingerprint
+from raylib.serving.students import Students
 from raylib.serving.web import build_app
 from raylib.student.artifact import save_student
 
@@ -28,8 +31,11 @@ def url(tmp_path, make_student, tokenizer):
         save_student(make_student(seed=seed), tokenizer, tmp_path / name)
         models[name] = ModelRef(str(tmp_path / name), artifact_fingerprint(tmp_path / name))
     rule = Rule.model_validate({"name": "recalled", "when": {"brand": ["acme"]}, "max_tier": 0})
-    service = Service(ServerSettings("127.0.0.1", 0, rules=(rule,)))
-    service.load(models, None)
+    settings, counts = ServerSettings("127.0.0.1", 0, rules=(rule,)), Counts()
+    students = Students(settings, counts)
+    students.load(models, None)
+    service = Service(settings, students, counts)
+    asyncio.run(service.refresh())
 
     async def exposition() -> bytes:
         return b""

@@ -1,3 +1,5 @@
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -29,17 +31,22 @@ def ref():
 
 @pytest.fixture
 def make_service(artifacts, ref):
-    """A replica's service with the first student (others by name), closed at the end."""
+    """The service and its students, the first one and others by name; `service.students.load` exchanges them."""
+    from raylib.serving.counts import Counts
     from raylib.serving.service import Service
+    from raylib.serving.students import Students
 
     made = []
 
-    def make(others=None, parity_file=None, **settings):
-        service = Service(ServerSettings("127.0.0.1", 0, **settings))
-        made.append(service)
+    def make(others=None, parity_file=None, **changes):
+        settings, counts = ServerSettings("127.0.0.1", 0, **changes), Counts()
+        students = Students(settings, counts)
         models = {MAIN: "one", **(others or {})}
-        service.load({name: ref(artifacts[student]) for name, student in models.items()}, parity_file)
-        return service
+        students.load({name: ref(artifacts[student]) for name, student in models.items()}, parity_file)
+        made.append(Service(settings, students, counts))
+        made[-1].students = students
+        asyncio.run(made[-1].refresh())
+        return made[-1]
 
     yield make
     for service in made:

@@ -23,9 +23,9 @@ def test_the_ledger_adds_up_replicas_and_keeps_what_the_ended_ones_counted():
     one.observe("/v1/score", 503, 0.001)
     two.observe("/v1/score", 200, 20.0)
     two.add("items", "main", amount=7)
-    ledger.post("one", one.report({"waiting_tokens": 5.0}))
+    ledger.post("one", one.report({"waiting_tokens": 5.0, "replicas": 1.0}))
     clock.now_s = SILENT_S + 1
-    ledger.post("two", two.report({"waiting_tokens": 2.0}))
+    ledger.post("two", two.report({"waiting_tokens": 2.0, "replicas": 1.0}))
     found = samples(ledger)
     assert found["tricot_requests_total", "/v1/score", "200"] == 2
     assert found["tricot_requests_total", "/v1/score", "503"] == 1

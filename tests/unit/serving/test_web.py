@@ -12,11 +12,12 @@ import pytest
 from raylib import tables
 from raylib.abtest.assignment import assign
 from raylib.errors import InputError, ParityError
+from raylib.serving.counts import Counts
 from raylib.serving.decisions import DecisionSection
 from raylib.serving.parity import ParitySample, save_sample
 from raylib.serving.rules import Rule
-from raylib.serving.service import Service
 from raylib.serving.settings import MAIN, SHADOW, Experiment, ModelRef, ServerSettings
+from raylib.serving.students import Students
 from raylib.serving.web import build_app
 
 TITLES = ("red shoe", "blue boot lace", "phone case big")
@@ -43,6 +44,12 @@ def ask(service, *requests, exposition=nothing):
             return answers
 
     return asyncio.run(inside())
+
+
+def exchange(service, models, parity_file):
+    """Have other students loaded, and the service notice."""
+    service.students.load(models, parity_file)
+    asyncio.run(service.refresh())
 
 
 def score(service, request, **rest):
@@ -139,30 +146,30 @@ def test_only_a_student_that_scores_its_sample_is_served(make_service, artifacts
     sample = ParitySample(pairs, {str(n): probs_C.tolist() for n, probs_C in enumerate(probs_NC)}, {}, 0)
     save_sample(sample, tmp_path / "sample.json")
     service = make_service(parity_file=str(tmp_path / "sample.json"))
-    assert service.parity["num_rows"] == 3
-    assert service.parity["max_abs_difference"] < 1e-6
-    service.load({MAIN: ref(artifacts["two"])}, str(tmp_path / "sample.json"))
-    assert "not ready" in service.load_error
+    assert service.describe()["parity"]["num_rows"] == 3
+    assert service.describe()["parity"]["max_abs_difference"] < 1e-6
+    exchange(service, {MAIN: ref(artifacts["two"])}, str(tmp_path / "sample.json"))
+    assert "not ready" in service.describe()["load_error"]
     assert score(service, body()).json()["fingerprint"] == ref(artifacts["one"]).fingerprint
     with pytest.raises(ParityError, match="differ by up to"):
         make_service({MAIN: "two"}, parity_file=str(tmp_path / "sample.json"))
-    service.load({MAIN: ref(artifacts["two"])}, None)
-    assert service.load_error is None
+    exchange(service, {MAIN: ref(artifacts["two"])}, None)
+    assert service.describe()["load_error"] is None
     assert score(service, body()).json()["fingerprint"] == ref(artifacts["two"]).fingerprint
 
 
 def test_an_artifact_that_changes_or_is_half_written_is_not_taken(make_service, artifacts, ref, tmp_path):
     service = make_service()
-    service.load({MAIN: replace(ref(artifacts["two"]), fingerprint="0" * 16)}, None)
-    assert "was replaced" in service.load_error
+    exchange(service, {MAIN: replace(ref(artifacts["two"]), fingerprint="0" * 16)}, None)
+    assert "was replaced" in service.describe()["load_error"]
     half = tmp_path / "half"
     half.mkdir()
     (half / "student.json").write_bytes((artifacts["two"] / "student.json").read_bytes())
-    service.load({MAIN: replace(ref(artifacts["two"]), path=str(half))}, None)
-    assert "no whole student artifact" in service.load_error
+    exchange(service, {MAIN: replace(ref(artifacts["two"]), path=str(half))}, None)
+    assert "no whole student artifact" in service.describe()["load_error"]
     assert score(service, body()).status_code == 200
     with pytest.raises(InputError, match="no whole student artifact"):  # nobody else can answer
-        Service(ServerSettings("127.0.0.1", 0)).load({MAIN: ModelRef(str(half), "0" * 16)}, None)
+        Students(ServerSettings("127.0.0.1", 0), Counts()).load({MAIN: ModelRef(str(half), "0" * 16)}, None)
 
 
 def test_without_a_key_only_probes_and_the_page_are_answered(make_service):
