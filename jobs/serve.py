@@ -11,6 +11,7 @@ paths of the students, without a pause. With exit_after_parity it ends after the
 
 import hashlib
 import secrets
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,11 +151,11 @@ def _wanted(config: ServeConfig, inputs: dict[str, str]) -> tuple[Any, Any]:
     except OSError as error:
         raise InputError(f"no whole student artifact: {error}; distil again or restore it") from None
     if config.parity.pairs is None or config.parity.scores is None:
-        return Wanted(models, None), None
+        return Wanted(models, None, time.time_ns()), None
     sample = read_sample(config.parity.scores, config.parity.pairs, config.parity.num_rows, config.parity.seed)
     file = Path(config.output).absolute() / "parity_sample.json"
     save_sample(sample, file)
-    return Wanted(models, str(file)), sample
+    return Wanted(models, str(file), time.time_ns()), sample
 
 
 def _settings(config: ServeConfig, key: str) -> Any:

@@ -79,14 +79,13 @@ def exchange(wanted: "Wanted") -> None:
 
     control = serve.get_deployment_handle(CONTROL, STUDENTS_APP)
     control.want.remote(wanted).result()
-    fingerprints = {name: model.fingerprint for name, model in wanted.models.items()}
     deadline = time.monotonic() + EXCHANGE_S
     while time.monotonic() < deadline:
         states = control.states.remote().result()
-        tried = [state for state in states if state["wanted"] == fingerprints]
+        tried = [state for state in states if state["tried"] == wanted.number]
         if failed := [state["load_error"] for state in tried if state["load_error"]]:
             raise InputError(f"the students that served go on: {failed[0]}")
-        if states and all(state["models"] == fingerprints for state in states):
+        if states and len(tried) == len(states):
             return
         time.sleep(0.2)
     raise InputError(f"not every replica serves the new students after {EXCHANGE_S:.0f} s; see /v1/model")

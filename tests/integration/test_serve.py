@@ -93,17 +93,6 @@ def settings(output: Path, artifact: Path, offline: tuple[str, str], **changes) 
     return ServeConfig.from_mapping(values, "test")
 
 
-def test_online_equals_offline(tmp_path, artifact, offline):
-    config = settings(tmp_path / "run", artifact, offline)
-    metrics = run(config)
-    assert metrics["rows_out"] == metrics["parity"]["num_rows"] == 30
-    assert metrics["parity"]["max_abs_difference"] <= 1e-5
-    assert metrics["parity"]["num_changed_labels"] == 0
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection(("127.0.0.1", config.port), timeout=2)
-    assert run(config) == metrics
-
-
 def test_bad_input_ends_before_ray_starts(tmp_path, artifact, offline):
     import ray
 
@@ -208,8 +197,7 @@ def test_a_lost_replica_costs_no_request_and_load_brings_further_ones(tmp_path, 
             for thread in asking:
                 thread.join()
         assert set(statuses) == {200}
-        counted = httpx.get(f"{url}/metrics").text
-        assert float(counted.split("tricot_retried_total ")[1].split()[0]) >= 1
+        assert counted(httpx.get(f"{url}/metrics"))["tricot_retried_total"] >= 1
         until(lambda: len(replicas()) == 1)  # without load the second one goes
 
 
@@ -280,10 +268,16 @@ def check_metrics(client: httpx.Client) -> None:
     """Refusals are counted as what they were."""
     page = client.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
-    found = dict(line.rsplit(" ", 1) for line in page.text.splitlines() if not line.startswith("#"))
-    assert float(found['tricot_requests_total{path="/v1/score",status="422"}']) >= 9
-    assert float(found['tricot_items_total{model="main"}']) > 40
-    assert float(found["tricot_replicas"]) == 1
+    found = counted(page)
+    assert found['tricot_requests_total{path="/v1/score",status="422"}'] >= 9
+    assert found['tricot_items_total{model="main"}'] > 40
+    assert found["tricot_replicas"] == 1
+
+
+def counted(page: httpx.Response) -> dict[str, float]:
+    """The samples of a metrics page."""
+    lines = [line.rsplit(" ", 1) for line in page.text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
 
 
 def check_exchange(
@@ -306,9 +300,11 @@ def check_exchange(
             link.unlink()
             link.symlink_to(target)
             process.send_signal(signal.SIGHUP)
-            while not any(line.startswith(said) for line in lines):
-                assert process.poll() is None
+            for _ in range(600):
+                if any(line.startswith(said) for line in lines):
+                    break
                 time.sleep(0.1)
+            assert any(line.startswith(said) for line in lines), lines[-3:]
             assert (client.get("/v1/model").json()["fingerprint"] == before) == (said == "not taken: ")
     finally:
         is_over.set()
