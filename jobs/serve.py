@@ -58,7 +58,7 @@ class ServeConfig(JobConfig):
             check_shares(self.experiment.shares)
         if unknown := sorted(self.experiment.models.keys() - self.experiment.shares.keys()):
             raise ValueError(f"experiment.models: {', '.join(unknown)}: no share of the users")
-        if taken := {"main", "shadow"} & self.experiment.shares.keys():
+        if taken := {"main", "shadow", "model", "pairs", "scores"} & self.experiment.shares.keys():
             raise ValueError(f"experiment.shares: {', '.join(taken)}: name the arm otherwise")
         return self
 
