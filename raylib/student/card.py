@@ -10,7 +10,9 @@ from raylib.student.inference import Scorer
 
 scorer = Scorer("PATH OF THIS DIRECTORY")  # dtype="bfloat16" or "int8" is faster on a CPU
 probs = scorer.score([{"query": "red running shoes", "title": "Acme trail runner, red", "brand": "Acme"}])
-```"""
+```
+
+`raylib.student.model.Student.from_pretrained` gives the torch module itself."""
 
 
 def render(spec: StudentSpec, facts: Mapping[str, Any]) -> str:

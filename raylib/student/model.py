@@ -5,6 +5,7 @@ Source: arXiv 2601.21611, section 5.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -73,6 +74,19 @@ class Student(nn.Module):
         values = {name: value for name, value in backbone_config.items() if name != "model_type"}
         config = AutoConfig.for_model(backbone_config["model_type"], **values)
         return cls(AutoModel.from_config(config, dtype=torch.float32), spec)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "Student":
+        """The student of an artifact, in evaluation mode, on the CPU in float32; see raylib.student.artifact."""
+        from raylib.student.artifact import load_student
+
+        return load_student(path)[0]
+
+    def save_pretrained(self, path: str | Path, tokenizer: Any) -> None:
+        """Write the artifact, whole or not at all: safetensors, JSON and the tokenizer's files."""
+        from raylib.student.artifact import save_student
+
+        save_student(self, tokenizer, path)
 
     def forward(
         self,

@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from raylib.errors import InputError
 from raylib.student.artifact import add_text, complete, load_student, save_student
+from raylib.student.model import Student
 
 INPUTS = {"input_ids": torch.tensor([[2, 5, 3, 6, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
 
@@ -97,5 +98,5 @@ def test_no_artifact_says_what_to_name(tmp_path):
 
 def test_saving_again_replaces_the_older_student(path, make_student, tokenizer):
     other = make_student(seed=5)
-    save_student(other, tokenizer, path)
-    assert torch.equal(load_student(path)[0].head.weight, other.head.weight)
+    other.save_pretrained(path, tokenizer)
+    assert torch.equal(Student.from_pretrained(path).head.weight, other.head.weight)
