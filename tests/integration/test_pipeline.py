@@ -19,8 +19,8 @@ SMALLER = {
     "distill": {"num_epochs": 1, "max_length": 48, "workers": {"cpus_per_worker": 1}},
     "serve": {"port": 18432},
 }
-# more starts of vLLM and another training, of kinds that the other stages have too
-LEFT_OUT = ("unified_base", "annotate_sft", "unified_sft", "student_bert")
+# more starts of vLLM and further trainings, of kinds that the other stages or other tests have too
+LEFT_OUT = ("unified_base", "annotate_sft", "unified_sft", "curate_dpo", "dpo", "student_bert")
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +31,11 @@ def finished(tmp_path_factory):
     content["stages"] = [stage for stage in content["stages"] if stage["name"] not in LEFT_OUT]
     for stage in content["stages"]:
         stage["settings"] = {**stage["settings"], **SMALLER.get(stage["job"], {})}
-        if stage["name"] == "curate_dpo":
-            stage["settings"]["rationales"] = "@annotate_base"
         if stage["name"] == "unified_dpo":
-            stage["settings"]["max_pairs"] = 80  # enough that some guide the student
+            stage["settings"] |= {"adapter": "@sft/adapter", "max_pairs": 80}  # enough that some guide the student
         if stage["name"] == "evaluate":
-            del stage["settings"]["runs"]["annotate SFT"]
-            stage["settings"]["teachers"] = {"base": ["@annotate_base"], "SFT+DPO": ["@unified_dpo"]}
+            del stage["settings"]["runs"]["annotate SFT"], stage["settings"]["runs"]["curate DPO"]
+            stage["settings"]["teachers"] = {"base": ["@annotate_base"], "SFT": ["@unified_dpo"]}
             stage["settings"]["students"] = {"LRKD GAT": "@student_lrkd_gat"}
     config = PipelineConfig.from_mapping(content, "demo")
     return config, run(config)
