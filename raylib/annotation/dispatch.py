@@ -96,8 +96,11 @@ def _run(
             num_cpus=num_cpus,
             num_gpus=num_gpus or None,
         )
-    with contextlib.closing(_rows_or_nones(dataset)) as rows:
-        _watch(rows, board, task.output, limits, progress)
+    try:
+        with contextlib.closing(_rows_or_nones(dataset)) as rows:
+            _watch(rows, board, task.output, limits, progress)
+    finally:
+        ray.kill(board)  # Ray Data keeps what its actors were made from, so it would live as long as this process
 
 
 def _watch(rows: Iterator[dict[str, Any] | None], board: Any, output: str, limits: Limits, progress: Progress) -> None:
