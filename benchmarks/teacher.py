@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "teacher"
 SINGLES = ("user_intent", "structured_analysis", "business_rule")
 NUM_BOOTSTRAP = 1000
+CURVES = ("history", "loss_curve")  # of a stage; they would be nine tenths of the result
 SMALLER = {"annotate_base": 400, "mine_mpcot": 160}  # stage -> pairs
 LEFT_OUT = ("few_shot_unified", "sft_progressive", "judge_sft_progressive", "curate_rewards", "dpo_rewards")
 LEFT_OUT += ("judge_dpo_rewards",)
@@ -72,8 +73,11 @@ def run_seed(work: Path, seed: int) -> dict[str, Any]:
             teachers = stage["settings"]["teachers"].items()
             stage["settings"]["teachers"] = {name: runs for name, runs in teachers if runs[0][1:] in names}
     summary = run(PipelineConfig.from_mapping(content, "teachers"))
-    seconds = {name: stage["stage_s"] for name, stage in summary["stages"].items()}
-    return {"seed": seed, "best_single_on_dev": best, "stages": summary["stages"], "seconds": seconds}
+    stages = {
+        name: {key: value for key, value in stage.items() if key not in CURVES}
+        for name, stage in summary["stages"].items()
+    }
+    return {"seed": seed, "best_single_on_dev": best, "stages": stages}
 
 
 def run_seeds(work: Path, seeds: list[int]) -> list[dict[str, Any]]:
@@ -189,7 +193,7 @@ def main() -> None:
 def report(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     runs = result["runs"]
-    stage_s = sum(sum(value or 0.0 for value in run["seconds"].values()) for run in runs)
+    stage_s = sum(stage["stage_s"] or 0.0 for run in runs for stage in run["stages"].values())
     heads = " | ".join(f"seed {run['seed']}" for run in runs)
     lines = [
         "# Teachers on markets with known truth",
@@ -225,7 +229,18 @@ def report(result: dict[str, Any]) -> str:
         holds = "yes" if low > 0 else "no, the reverse" if high < 0 else "not decided"
         cells = " | ".join(f"{100 * value:+.1f}" for value in found["by_seed"])
         lines.append(f"| {name} | {cells} | {_measure(found['all'])} | {holds} |")
+    lines += ["", f"| DPO: preferences, updates, loss of the first and the last update | {heads} |"]
+    lines.append("|---|" + "---|" * len(runs))
+    for name in dict.fromkeys(name for run in runs for name, stage in run["stages"].items() if stage["job"] == "dpo"):
+        cells = " | ".join(_training(run["stages"].get(name)) for run in runs)
+        lines.append(f"| {name} | {cells} |")
     return "\n".join(lines) + "\n"
+
+
+def _training(stage: dict[str, Any] | None) -> str:
+    if stage is None:
+        return "-"
+    return f"{stage['rows_in']}, {stage['num_steps']}, {stage['loss_first']:.3f} → {stage['loss_last']:.3f}"
 
 
 def _measure(value: dict[str, Any]) -> str:
