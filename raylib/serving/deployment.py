@@ -192,6 +192,8 @@ def build_students(settings: ServerSettings, wanted: Wanted) -> serve.Applicatio
         "min_replicas": settings.min_replicas,
         "max_replicas": settings.max_replicas,
         "target_ongoing_requests": settings.target_ongoing_requests,
+        "upscale_delay_s": settings.upscale_delay_s,
+        "downscale_delay_s": settings.downscale_delay_s,
     }
     is_fixed = settings.min_replicas == settings.max_replicas
     scale: dict[str, Any] = {"num_replicas": settings.min_replicas} if is_fixed else {"autoscaling_config": autoscaling}

@@ -14,6 +14,8 @@ class Replicas(Section):
     num_cpus: float = Field(1.0, gt=0, description="cores of one replica")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of one replica; shares are allowed")
     target_ongoing_requests: float = Field(4.0, gt=0, description="requests in work a replica at which one is added")
+    upscale_delay_s: float = Field(10.0, ge=0, description="seconds of load above the target before one is added")
+    downscale_delay_s: float = Field(300.0, ge=0, description="seconds of load below the target before one goes")
     max_ongoing_requests: int = Field(1000, ge=1, description="requests a replica takes, nearly all into its queue")
 
 

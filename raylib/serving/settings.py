@@ -41,6 +41,8 @@ class ServerSettings:
     num_cpus: float = 1.0  # of one replica
     num_gpus: float = 0.0
     target_ongoing_requests: float = 4.0  # a replica; the autoscaler adds replicas above it
+    upscale_delay_s: float = 10.0  # of load above the target before a replica is added
+    downscale_delay_s: float = 300.0  # of load below it before one goes
     max_ongoing_requests: int = 1000  # a replica, nearly all in its own queue, which knows their deadlines
     max_queued_requests: int = 200  # waiting for a replica; further ones get 503 at once
     max_items: int = 100  # a request

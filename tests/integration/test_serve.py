@@ -158,7 +158,7 @@ def test_a_lost_replica_costs_no_request_and_load_brings_further_ones(tmp_path, 
 
     server = ServerSettings(
         "127.0.0.1", free_port(), num_cpus=0.5, max_replicas=2, target_ongoing_requests=1.0, max_wait_ms=60_000.0,
-        deadline_ms=60_000.0,
+        deadline_ms=60_000.0, upscale_delay_s=1.0, downscale_delay_s=2.0,
     )  # fmt: skip
     wanted = Wanted({MAIN: ModelRef(str(artifact), artifact_fingerprint(artifact))}, None)
     statuses: list[int] = []
