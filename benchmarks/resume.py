@@ -104,7 +104,7 @@ def write_pairs(output: Path, millions: int) -> None:
 def write_done(words: argparse.Namespace, share: float) -> int:
     """Make the first units until this share of all done, and no others; returns the number of all units."""
     from raylib import tables
-    from raylib.annotation.annotator import NO_PROMPT
+    from raylib.annotation.open_units import NO_PROMPT
     from raylib.annotation.progress import FILE, load_progress
     from raylib.annotation.requests import Answer, Request, UnitStats, judge
     from raylib.annotation.units import done_units, plan_units, read_unit, unit_name, write_unit
@@ -134,8 +134,8 @@ def write_done(words: argparse.Namespace, share: float) -> int:
 
 def run_job(words: argparse.Namespace) -> None:
     """One start of annotation with the stand-in, in this process; prints what the start cost."""
-    from raylib.annotation.annotator import AnnotationTask
     from raylib.annotation.dispatch import annotate_units
+    from raylib.annotation.open_units import AnnotationTask
     from raylib.annotation.progress import ErrorBudget, Limits, load_progress
     from raylib.annotation.requests import Sampling
     from raylib.annotation.units import plan_units

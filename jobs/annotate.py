@@ -92,8 +92,8 @@ def run(config: AnnotateConfig) -> dict[str, Any]:
     refuse_mixture(run, facts, config.pairs)
     run.write_provenance(inputs={"pairs": config.pairs}, **facts)
 
-    from raylib.annotation.annotator import AnnotationTask
     from raylib.annotation.dispatch import annotate_units
+    from raylib.annotation.open_units import AnnotationTask
 
     task = AnnotationTask(
         output=tables.absolute_uri(run.uri),

@@ -8,83 +8,19 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from raylib.annotation import attempts
 from raylib.annotation.attempts import Attempt
 from raylib.annotation.heartbeat import Heartbeat
-from raylib.annotation.requests import (
-    PARSE_REASONS,
-    Answer,
-    EngineStart,
-    Outcome,
-    Prompt,
-    Rejection,
-    Request,
-    Sampling,
-    TooLongError,
-    UnitStats,
-    judge,
-    rejected_row,
-)
-from raylib.annotation.units import (
-    Plan,
-    Unit,
-    done_units,
-    read_answers,
-    read_unit,
-    request_key,
-    unit_stats,
-    write_unit,
-)
+from raylib.annotation.open_units import AnnotationTask, OpenUnit, begin_unit, settle, unsent_requests
+from raylib.annotation.requests import Prompt, Rejection, Request, TooLongError, UnitStats
+from raylib.annotation.units import Unit, done_units, read_unit, unit_stats, write_unit
 from raylib.errors import TricotError
-from raylib.labels import LabelSchema
-from raylib.prompts import Perspective
 
 ENGINE_DIED = 70  # exit status of an actor whose engine raised
-NO_PROMPT = Prompt((), None)
 MAX_WRITING = 8  # units that wait to be written; more would say that the storage is slower than the engine
-
-
-@dataclass(frozen=True)
-class AnnotationTask:
-    """All that an actor needs to know; crosses processes."""
-
-    output: str
-    plan: Plan
-    schema: LabelSchema
-    perspectives: tuple[Perspective, ...]
-    samples: int
-    num_few_shots: int
-    sampling: Sampling
-    max_attempts: int
-    engine: EngineStart
-    fingerprint: str
-    driver: str  # names one attempt of the job
-    replay: int = 0  # number of the replay of rejected requests; 0 = the run itself
-
-
-@dataclass
-class OpenUnit:
-    """A unit whose answers are coming in."""
-
-    unit: Unit
-    num_requests: int
-    stats: UnitStats
-    rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # by position of the request
-    rejected: dict[int, dict[str, Any]] = field(default_factory=dict)
-    earlier_attempts: dict[int, int] = field(default_factory=dict)  # of requests that a replay asks again
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every request has come to an end."""
-        return len(self.rows) + len(self.rejected) == self.num_requests
-
-    def reject(self, rejection: Rejection) -> None:
-        """Note a request that will have no answer."""
-        self.rejected[rejection.request.position] = rejected_row(rejection)
-        self.stats.rejected[rejection.reason] += 1
 
 
 class Annotator:
@@ -127,9 +63,9 @@ class Annotator:
         replay = self.task.replay
         stats = {index: one for index, one in found.items() if one and UnitStats.from_dict(one).is_done(replay)}
         with self._changed:
-            todo = [index for index in order if index not in stats and index not in self._under_way]
-            self._under_way.update(todo)
-            self._feeds.append(self._requests_of_units([self.task.plan.unit(index) for index in todo]))
+            unasked = [index for index in order if index not in stats and index not in self._under_way]
+            self._under_way.update(unasked)
+            self._feeds.append(self._requests_of_units([self.task.plan.unit(index) for index in unasked]))
             self._changed.notify_all()
         for index in order:
             counts = stats[index] if index in stats else self._counts_of(index)
@@ -190,11 +126,11 @@ class Annotator:
     def _isolate(self, unit: Unit, attempt: Attempt) -> None:
         """One pair at a time, nothing else in the engine."""
         pairs = read_unit(self.task.plan, unit)
-        open_unit = self._open_units[unit.index] = self._open(unit, pairs)
+        open_unit = self._open_units[unit.index] = begin_unit(self.task, unit, pairs)
         for number, pair in enumerate(pairs):
             pair_id = pair["pair_id"]
             if attempt.is_hopeless(pair_id):
-                for request in self._unsent(unit, number, pair):
+                for request in unsent_requests(self.task, unit, number, pair):
                     if request.position in open_unit.rows:
                         continue
                     open_unit.reject(Rejection(request, "engine", f"{attempts.DEATHS_OF_A_PAIR} engines died over it"))
@@ -216,7 +152,7 @@ class Annotator:
         again: deque[Request] = deque()
         for outcomes in self.engine.stream(lambda: again.popleft() if again else next_request()):
             for outcome in outcomes:
-                request = self._settle(self._open_units[outcome.request.unit], outcome)
+                request = settle(self.task, self._open_units[outcome.request.unit], outcome)
                 if request:
                     again.append(request)
             self.heartbeat.working(self._open_units.values())
@@ -224,44 +160,6 @@ class Annotator:
             self._report_written(len(self._writing) - MAX_WRITING)
         self._close()  # units of which no request could be sent
         self._report_written(len(self._writing))
-
-    def _settle(self, open_unit: OpenUnit, outcome: Outcome) -> Request | None:
-        """Note an outcome, or return the request for its next attempt."""
-        request = outcome.request
-        if isinstance(outcome, Answer):
-            open_unit.stats.add_answer(outcome)
-            judged = judge(outcome, self.task.schema, self.task.fingerprint)
-            if not isinstance(judged, Rejection):
-                open_unit.rows[request.position] = judged
-                open_unit.stats.add_row(judged)
-                return None
-            outcome = judged
-        attempts_here = request.attempt - open_unit.earlier_attempts.get(request.position, 0)
-        if outcome.reason in PARSE_REASONS and attempts_here < self.task.max_attempts:
-            open_unit.stats.retried[outcome.reason] += 1
-            return request.again()
-        open_unit.reject(outcome)
-        return None
-
-    def _open(self, unit: Unit, pairs: Sequence[dict[str, Any]]) -> OpenUnit:
-        num_requests = len(pairs) * len(self.task.perspectives) * self.task.samples
-        written = unit_stats(self.task.output, unit.index) if self.task.replay else None
-        if not written:
-            return OpenUnit(unit, num_requests, UnitStats(num_pairs=len(pairs), replay=self.task.replay))
-        stats = UnitStats.from_dict(written)
-        stats.rejected.clear()
-        open_unit = OpenUnit(unit, num_requests, replace(stats, replay=self.task.replay))
-        rows, rejected = read_answers(self.task.output, unit.index)
-        row_of = {request_key(row): row for row in rows}
-        attempt_of = {request_key(json.loads(row["payload"])): row["attempt"] for row in rejected}
-        for number, pair in enumerate(pairs):
-            for request in self._unsent(unit, number, pair):
-                key = (request.pair_id, request.perspective, request.sample)
-                if key in row_of:
-                    open_unit.rows[request.position] = row_of[key]
-                else:
-                    open_unit.earlier_attempts[request.position] = attempt_of[key]
-        return open_unit
 
     def _requests_of_units(self, units: Sequence[Unit]) -> Iterator[Request]:
         """The requests of the units, unit by unit, pair by pair, so that neighbours share their prefill."""
@@ -275,14 +173,14 @@ class Annotator:
                 self._isolated.append((unit, attempt))
                 continue
             pairs = read.result()
-            open_unit = self._open_units[unit.index] = self._open(unit, pairs)
+            open_unit = self._open_units[unit.index] = begin_unit(self.task, unit, pairs)
             for number, pair in enumerate(pairs):
                 yield from self._requests_of_pair(open_unit, number, pair)
 
     def _requests_of_pair(self, open_unit: OpenUnit, number: int, pair: dict[str, Any]) -> Iterator[Request]:
         """The requests that can be sent; the others are rejected here."""
         prompts: dict[str, Prompt | Rejection] = {}
-        for unsent in self._unsent(open_unit.unit, number, pair):
+        for unsent in unsent_requests(self.task, open_unit.unit, number, pair):
             if unsent.position in open_unit.rows:
                 continue
             request = replace(unsent, attempt=open_unit.earlier_attempts.get(unsent.position, 0) + 1)
@@ -293,17 +191,6 @@ class Annotator:
                 yield replace(request, prompt=prompt)
             else:
                 open_unit.reject(replace(prompt, request=request))
-
-    def _unsent(self, unit: Unit, number: int, pair: dict[str, Any]) -> Iterator[Request]:
-        """Every request of a pair, still without its prompt; `number` is the pair's place in the unit."""
-        task = self.task
-        position = number * len(task.perspectives) * task.samples
-        for perspective in task.perspectives:
-            for sample in range(task.samples):
-                yield Request(
-                    unit.index, position, pair["pair_id"], pair["bucket"], perspective.name, sample, NO_PROMPT
-                )
-                position += 1
 
     def _prompt(self, request: Request, pair: dict[str, Any]) -> Prompt | Rejection:
         blank = [name for name in ("query", "title") if not pair[name].strip()]

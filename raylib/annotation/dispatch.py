@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from raylib.annotation.annotator import AnnotationTask, Annotator
+from raylib.annotation.annotator import Annotator
 from raylib.annotation.heartbeat import Board
+from raylib.annotation.open_units import AnnotationTask
 from raylib.annotation.progress import Limits, Progress, load_progress
 from raylib.annotation.requests import UnitStats
 from raylib.annotation.watchdog import Watchdog

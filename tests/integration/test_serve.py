@@ -8,55 +8,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from serving_runs import SCHEMA, counted, free_port, save
 
 from jobs.serve import ServeConfig, run
 from raylib import tables
 from raylib.errors import ConfigError, InputError
-from raylib.labels import LabelSchema
 
-SCHEMA = LabelSchema.load("marketplace6")
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory) -> Path:
     return save(tmp_path_factory.mktemp("student") / "model", seed=0)
-
-
-def save(path: Path, seed: int) -> Path:
-    """A random BERT (hidden 32, 2 layers) with the GAT extractor, saved as distill saves a student."""
-    import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    from raylib.student.artifact import save_student
-    from raylib.student.model import Student, StudentSpec
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    letters = [prefix + chr(code) for code in [*range(97, 123), *range(48, 58)] for prefix in ("", "##")]
-    words = {word: i for i, word in enumerate([*special, *letters])}
-    pieces = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
-    pieces.normalizer = normalizers.BertNormalizer()
-    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    pieces.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, **names)
-    torch.manual_seed(seed)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    backbone = BertModel(BertConfig(vocab_size=len(words), **sizes))
-    student = Student(backbone, StudentSpec(label_schema=SCHEMA, extractor="gat", max_length=64))
-    with torch.no_grad():
-        for parameter in student.parameters():
-            parameter.mul_(4.0)  # so that classes differ by more than rounding
-    save_student(student, tokenizer, path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +46,6 @@ def score(artifact: Path, pairs: str, folder: Path) -> str:
     scored = score_rows([row["pair_id"] for row in rows], probs_NC, SCHEMA)
     tables.write_parquet(f"{folder}/a.parquet", tables.SCORES, [tables.rows_batch(scored, tables.SCORES)])
     return str(folder)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def settings(output: Path, artifact: Path, offline: tuple[str, str], **changes) -> ServeConfig:
@@ -145,60 +109,6 @@ def test_serves_refuses_exchanges_and_drains(tmp_path, artifact, offline):
                 assert statuses[len(accepted)] in (404, 503, "refused"), statuses[-5:]
         finally:
             process.kill()
-
-
-def test_a_lost_replica_costs_no_request_and_load_brings_further_ones(tmp_path, artifact):
-    """In this process, to reach the replicas' processes."""
-    import psutil
-
-    from raylib.ray_session import ray_session
-    from raylib.serving.deployment import Wanted
-    from raylib.serving.server import running_server
-    from raylib.serving.settings import MAIN, ModelRef, ServerSettings, artifact_fingerprint
-
-    server = ServerSettings(
-        "127.0.0.1", free_port(), num_cpus=0.5, max_replicas=2, target_ongoing_requests=1.0, max_wait_ms=60_000.0,
-        deadline_ms=60_000.0, upscale_delay_s=1.0, downscale_delay_s=2.0,
-    )  # fmt: skip
-    wanted = Wanted({MAIN: ModelRef(str(artifact), artifact_fingerprint(artifact))}, None)
-    statuses: list[int] = []
-    is_over = threading.Event()
-
-    def ask() -> None:
-        body = {"query": "shoe", "locale": "en", "items": [{"item_id": "1", "title": "shoe " * 60}] * 50}
-        with httpx.Client(base_url=url, timeout=120.0) as client:
-            while not is_over.is_set():
-                statuses.append(client.post("/v1/score", json=body).status_code)
-
-    def replicas() -> list[psutil.Process]:
-        workers = psutil.Process().children(recursive=True)
-        return [one for one in workers if "StudentReplica" in " ".join(one.cmdline())]
-
-    def until(is_so: Callable[[], bool]) -> None:
-        for _ in range(1200):
-            if is_so():
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"{len(replicas())} replicas, {len(statuses)} answers")
-
-    with ray_session(2), running_server(server, wanted) as url:
-        assert len(replicas()) == 1
-        asking = [threading.Thread(target=ask) for _ in range(8)]
-        for thread in asking:
-            thread.start()
-        try:
-            until(lambda: len(replicas()) == 2)  # the autoscaler's answer to the load
-            until(lambda: len(statuses) > 20)
-            num_answers = len(statuses)
-            replicas()[0].kill()
-            until(lambda: len(statuses) > num_answers + 20)
-        finally:
-            is_over.set()
-            for thread in asking:
-                thread.join()
-        assert set(statuses) == {200}
-        assert counted(httpx.get(f"{url}/metrics"))["tricot_retried_total"] >= 1
-        until(lambda: len(replicas()) == 1)  # without load the second one goes
 
 
 def check_answers(client: httpx.Client) -> None:
@@ -272,12 +182,6 @@ def check_metrics(client: httpx.Client) -> None:
     assert found['tricot_requests_total{path="/v1/score",status="422"}'] >= 9
     assert found['tricot_items_total{model="main"}'] > 40
     assert found["tricot_replicas"] == 1
-
-
-def counted(page: httpx.Response) -> dict[str, float]:
-    """The samples of a metrics page."""
-    lines = [line.rsplit(" ", 1) for line in page.text.splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, value in lines}
 
 
 def check_exchange(
