@@ -11,6 +11,9 @@ WORKER_ENV = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else training logs fill with byte-code listings
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of 2 s can lose the last report before a kill
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # after the default of 5 s a busy machine's proxy is killed
+    # the autoscaler hears of the load every second and not every ten
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # jobs print their own lines, which also read well in `ray job logs`
 }
 

@@ -1,4 +1,4 @@
-"""The one file that imports vLLM: an in-process engine that answers a stream of requests.
+"""The file that starts vLLM: an in-process engine that answers a stream of requests.
 
 Requests are drawn from the stream as earlier ones finish (continuous batching over all units of a task), so the
 engine drains only at the end of the stream. Traps met on real runs stand beside the settings below.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from raylib.annotation.label_probs import LABEL_TOKENS, NUM_ALTERNATIVES, TokenChoice, label_probs
 from raylib.annotation.requests import Answer, Outcome, Prompt, Request, Sampling, TooLongError, request_seed
+from raylib.annotation.truncation import truncating_processor
 from raylib.prompts import encode_prompt
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ class Engine:
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
-        self._llm = LLM(**engine_arguments(settings))
+        # vLLM truncates for itself on a GPU, and where there is no k that would spare it the sort.
+        self._truncates = settings.num_gpus == 0 and sampling.top_k > 0 and sampling.temperature > 0
+        processors = [truncating_processor(sampling.top_k, sampling.top_p)] if self._truncates else None
+        self._llm = LLM(**engine_arguments(settings), logits_processors=processors)
         self._engine = self._llm.llm_engine
         self._adapter = LoRARequest("adapter", 1, settings.adapter) if settings.adapter else None
         self._sampling = sampling
@@ -101,8 +105,8 @@ class Engine:
         sampling = self._sampling
         params = SamplingParams(
             temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
+            top_p=1.0 if self._truncates else sampling.top_p,
+            top_k=0 if self._truncates else sampling.top_k,
             max_tokens=sampling.max_tokens,
             seed=request_seed(request.pair_id, request.perspective, request.sample, sampling.seed, request.attempt),
             logprobs=NUM_ALTERNATIVES if sampling.classes else None,
