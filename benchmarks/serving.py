@@ -4,9 +4,11 @@
 
 RUN is a directory of jobs.distill on MiniLM; PYTHON an interpreter that has infinity-emb[torch,server]. Requests hold a
 query and 20 texts of ESCI's test split where it lies beside the checkout (see student_inference). In each round every
-system is measured with 1, 4 and 16 clients that wait for their answers, then jobs.serve with arrivals at random up to
-three times its capacity. The clients run on the same cores. Also: a request of 100 pairs over HTTP beside the bare
-model. Writes benchmarks/results/serving.{md,json}.
+system is measured with 1 and 16 clients that wait for their answers, then with arrivals at random at the same rates for
+all (a rate of more than twice what 16 clients got is left out: without limits a queue only grows), and jobs.serve at
+three times its capacity with a deadline of 1.75 times the p99 of a single client. The clients run on the same cores.
+Also: a request of 100 pairs over HTTP beside the bare model, both on all cores and both on one, which leaves Serve the
+other. Writes benchmarks/results/serving.{md,json}.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +35,12 @@ RESULT = Path(__file__).parent / "results" / "serving"
 PORT = 18611
 THREADS = 2
 ITEMS = 20
-CLIENTS = (1, 4, 16)
-LOADS = (0.3, 0.6, 0.9, 3.0)  # of the capacity that 16 clients showed
-MAX_WAIT_MS = 100.0
+CLIENTS = (1, 16)
+RATES = (60, 120, 240, 480)  # pairs/s
+OVERLOAD = 3  # times what 16 clients got
+OVERLOADED = f"{OVERLOAD} times capacity"
+PATIENCE = 1.75  # deadline of the requests then, times the p99 of a single client
+MAX_WAIT_MS = 60_000.0  # only deadlines are to shed
 OURS = ("jobs.serve, float32", "jobs.serve, bfloat16")
 INFINITY, PLAIN = "Infinity", "FastAPI + CrossEncoder"
 
@@ -59,27 +65,27 @@ def bodies(items: int, key: str, num: int = 64) -> tuple[bytes, ...]:
     texts = [f"{pair['title']} | {pair['brand']}" if pair["brand"] else str(pair["title"]) for pair in pairs]
     starts = range(0, len(texts) - items + 1, items)
     return tuple(
-        json.dumps({"query": pairs[start]["query"], key: texts[start : start + items]}).encode() for start in starts
+        json.dumps({"model": "peer", "query": pairs[start]["query"], key: texts[start : start + items]}).encode()
+        for start in starts
     )
 
 
 @contextmanager
-def server(name: str, words: argparse.Namespace, peer: Path) -> Iterator[str]:
+def server(name: str, words: argparse.Namespace, peer: Path, threads: int = THREADS) -> Iterator[str]:
     """One system in processes of its own; gives the URL of its /rerank once it answers."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(THREADS)}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
     base = f"http://127.0.0.1:{PORT}"
     if name == INFINITY:
-        command = [words.infinity, "-m", "infinity_emb", "v2", "--model-id", str(peer), "--port", str(PORT)]
-        command += ["--host", "127.0.0.1", "--engine", "torch", "--device", "cpu", "--no-bettertransformer"]
-        command += ["--served-model-name", "peer"]
+        script = Path(__file__).parent / "serving_infinity.py"
+        command = [words.infinity, str(script), str(peer), str(PORT), str(threads)]
         probe = "/health"
     elif name == PLAIN:
-        command = [sys.executable, "-m", "benchmarks.serving_peer", str(peer), str(PORT), str(THREADS)]
+        command = [sys.executable, "-m", "benchmarks.serving_peer", str(peer), str(PORT), str(threads)]
         probe = "/health"
     else:
         command = [sys.executable, "-m", "jobs.serve", "--output", str(words.work / f"serve-{time.time_ns()}")]
         command += ["--model", words.student, "--port", str(PORT), "--dtype", name.split(", ")[1]]
-        command += ["--replicas.num_cpus", str(THREADS), "--limits.max_wait_ms", str(MAX_WAIT_MS)]
+        command += ["--replicas.num_cpus", str(threads), "--limits.max_wait_ms", str(MAX_WAIT_MS)]
         probe = "/readyz"
     with (words.work / "server.log").open("a") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -110,24 +116,34 @@ def measure(name: str, words: argparse.Namespace, peer: Path) -> list[dict[str, 
             outcome = closed_loop(target, num_clients, words.seconds)
             found.append({"system": name, "load": f"{num_clients} clients", **outcome.figures()})
             print(found[-1], flush=True)
+        capacity = found[-1]["pairs_a_second"]
+        arrivals = {f"{rate} pairs/s": rate for rate in RATES if rate < 2 * capacity}
         if name in OURS:
-            capacity = found[-1]["pairs_a_second"] / ITEMS
-            for share in LOADS:
-                outcome = open_loop(target, share * capacity, words.seconds)
-                found.append({"system": name, "load": f"arrivals at {share:g} of capacity", **outcome.figures()})
-                print(found[-1], flush=True)
-            found.append(overhead(name, words, url.removesuffix("/rerank")))
+            arrivals[OVERLOADED] = OVERLOAD * capacity
+        for load, rate in arrivals.items():
+            deadline_ms = round(PATIENCE * found[0]["p99_ms"]) if load == OVERLOADED else None
+            outcome = open_loop(replace(target, deadline_ms=deadline_ms), rate / ITEMS, words.seconds)
+            found.append({"system": name, "load": f"arrivals, {load}", **outcome.figures()})
+            print(found[-1], flush=True)
+        if name in OURS:
+            found.append(overhead(name, words, url.removesuffix("/rerank"), THREADS))
+            print(found[-1], flush=True)
+    if name in OURS:
+        with server(name, words, peer, 1) as url:
+            found.append(overhead(name, words, url.removesuffix("/rerank"), 1))
             print(found[-1], flush=True)
     return found
 
 
-def overhead(name: str, words: argparse.Namespace, base: str, items: int = 100, repeats: int = 15) -> dict[str, Any]:
+def overhead(
+    name: str, words: argparse.Namespace, base: str, threads: int, items: int = 100, repeats: int = 15
+) -> dict[str, Any]:
     """A request of `items` pairs over HTTP beside the same pairs on the bare model in this process, alternating."""
     import torch
 
     from raylib.student.inference import Scorer
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     scorer = Scorer(f"{words.student}/model", name.split(", ")[1], "cpu")
     _, pairs = read_pairs(items)
     pairs = [{**pair, "query": pairs[0]["query"]} for pair in pairs]
@@ -147,6 +163,7 @@ def overhead(name: str, words: argparse.Namespace, base: str, items: int = 100, 
     return {
         "system": name,
         "load": f"{items} pairs, one request at a time",
+        "model_threads": threads,
         "served_ms": float(np.median(served_ms[2:])),
         "bare_ms": float(np.median(bare_ms[2:])),
         "overhead": [float(value) - 1 for value in np.quantile(ratios, [0.5, 0.0, 1.0])],
@@ -184,8 +201,9 @@ def report(result: dict[str, Any]) -> str:
         "# Serving under load",
         "",
         describe(result, "ray", "torch", "transformers", "sentence-transformers"),
-        f"{ITEMS} {source} texts a request, MiniLM, {THREADS} threads; clients on the same cores. `max_wait_ms` "
-        f"{MAX_WAIT_MS:g}. Medians over the rounds, in brackets the least and the largest.",
+        f"{ITEMS} {source} texts a request, MiniLM, {THREADS} threads; clients on the same cores. At {OVERLOADED} "
+        f"requests have a deadline of {PATIENCE} times the p99 of a single client. Medians over the rounds, in "
+        "brackets the least and the largest.",
         "",
         "| system | load | pairs/s answered | p50 ms | p95 ms | p99 ms | refused |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -197,20 +215,42 @@ def report(result: dict[str, Any]) -> str:
         cells = [_spread([run[name] for run in mine]) for name in ("pairs_a_second", "p50_ms", "p95_ms", "p99_ms")]
         refused = f"{100 * float(np.median([run['share_refused'] for run in mine])):.0f} %"
         lines.append(f"| {system} | {load} | {' | '.join(cells)} | {refused} |")
-    lines.append("")
-    for system in dict.fromkeys(run["system"] for run in runs if "overhead" in run):
-        mine = [run for run in runs if run["system"] == system and "overhead" in run]
+    lines += ["", *ratios(runs)]
+    for system, threads in dict.fromkeys((run["system"], run["model_threads"]) for run in runs if "overhead" in run):
+        mine = [run for run in runs if (run["system"], run.get("model_threads")) == (system, threads)]
         served, bare = (float(np.median([run[name] for run in mine])) for name in ("served_ms", "bare_ms"))
         share = float(np.median([run["overhead"][0] for run in mine]))
         lines.append(
-            f"{system}: a request of 100 pairs takes {served:.0f} ms over HTTP, the bare model {bare:.0f} ms: "
-            f"{100 * share:.0f} % more."
+            f"- {system}, the model on {threads} of the cores: a request of 100 pairs takes {served:.0f} ms over HTTP, "
+            f"the bare model {bare:.0f} ms: {100 * share:.0f} % more."
         )
     return "\n".join(lines) + "\n"
 
 
-def _spread(values: list[float]) -> str:
-    return f"{np.median(values):,.0f} [{min(values):,.0f}, {max(values):,.0f}]"
+def ratios(runs: list[dict[str, Any]]) -> list[str]:
+    """Pairs/s with 16 clients over the better peer's of the same round, and the p99 of an overloaded service."""
+    lines = []
+    busiest, overload = f"{CLIENTS[-1]} clients", f"arrivals, {OVERLOADED}"
+
+    def by_round(system: str, load: str, figure: str) -> np.ndarray:
+        return np.array([run[figure] for run in runs if (run["system"], run["load"]) == (system, load)])
+
+    peers = [name for name in (PLAIN, INFINITY) if any(run["system"] == name for run in runs)]
+    best = np.max([by_round(name, busiest, "pairs_a_second") for name in peers], axis=0)
+    for name in OURS:
+        times = by_round(name, busiest, "pairs_a_second") / best
+        waits = by_round(name, overload, "p99_ms") / by_round(name, f"{CLIENTS[0]} clients", "p99_ms")
+        lines += [
+            f"{name}: {_spread(list(times), 2)} times the pairs/s of the better peer with {busiest}; p99 of what is "
+            f"accepted at {OVERLOAD} times capacity is {_spread(list(waits), 2)} times that of a single client.",
+            "",
+        ]
+    return lines
+
+
+def _spread(values: list[float], digits: int = 0) -> str:
+    median, low, high = (f"{value:,.{digits}f}" for value in (np.median(values), min(values), max(values)))
+    return f"{median} [{low}, {high}]"
 
 
 if __name__ == "__main__":

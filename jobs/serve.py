@@ -5,8 +5,9 @@
     curl -s localhost:8000/v1/score -H 'content-type: application/json' \\
         -d '{"query": "red shoes", "locale": "en", "items": [{"item_id": "1", "title": "Red running shoes"}]}'
 
-Serves until SIGTERM or SIGINT, then answers what is in flight and ends. SIGHUP has the replicas load what is now at the
-paths of the students, without a pause. With exit_after_parity it ends after the comparison, the run's result.
+Serves until SIGTERM or SIGINT, then answers what is in flight and ends. SIGHUP has it read rules and keys again and the
+replicas load what is now at the paths of the students, without a pause. With exit_after_parity it ends after the
+comparison, the run's result.
 """
 
 import hashlib
@@ -75,15 +76,15 @@ def run(config: ServeConfig) -> dict[str, Any]:
     schema = load_student(inputs["model"])[0].spec.label_schema  # a damaged artifact is named here, before Ray starts
     # The comparison over HTTP is a client like others; its key lives as long as this process.
     key = secrets.token_urlsafe(32)
-    settings = _settings(config, key)
+    _policy(config, key)  # mistakes in its files are told before the run directory exists
     directory = Run(config.output, "serve", config)
     if directory.is_done:
         return directory.metrics()
-    wanted, sample = _wanted(config, inputs)
+    wanted, sample = _wanted(config, inputs, key)
     check_port(config.host, config.port)
     directory.write_provenance(inputs)
     parity: dict[str, Any] = {}
-    with ray_session(), running_server(settings, wanted) as url:
+    with ray_session(), running_server(_settings(config), wanted) as url:
         if sample:
             parity = compare_online(url, sample, schema.names, config.limits.max_items, key)
             directory.write_json("parity.json", {**parity, "tolerance": config.parity.tolerance})
@@ -92,7 +93,7 @@ def run(config: ServeConfig) -> dict[str, Any]:
         if not config.exit_after_parity:
             with server_signals() as signals:  # until here a signal ends the job at once
                 print(f"serving {inputs['model']} at {url}; SIGTERM or Ctrl-C ends it", flush=True)
-                _serve(config, inputs, signals)
+                _serve(config, inputs, key, signals)
             print("stopping: requests in flight are being answered", flush=True)
     if sample is None or not config.exit_after_parity:
         return parity  # a server has no last row: the run stays open, and the same command serves again
@@ -100,8 +101,8 @@ def run(config: ServeConfig) -> dict[str, Any]:
     return directory.finish(len(sample.pairs) + sample.num_over_limit, len(sample.pairs), {}, skipped, parity=parity)
 
 
-def _serve(config: ServeConfig, inputs: dict[str, str], signals: Any) -> None:
-    """Until told to end; a student that cannot be taken is told and changes nothing."""
+def _serve(config: ServeConfig, inputs: dict[str, str], key: str, signals: Any) -> None:
+    """Until told to end; what cannot be taken is told and changes nothing."""
     from raylib.errors import TricotError
     from raylib.serving.server import exchange
 
@@ -110,7 +111,7 @@ def _serve(config: ServeConfig, inputs: dict[str, str], signals: Any) -> None:
         if signals.reload.is_set() and not signals.stop.is_set():
             signals.reload.clear()
             try:
-                wanted, _ = _wanted(config, inputs)
+                wanted, _ = _wanted(config, inputs, key)
                 exchange(wanted)
                 fingerprints = ", ".join(f"{name} {model.fingerprint}" for name, model in wanted.models.items())
                 print(f"now serving {fingerprints}", flush=True)
@@ -134,8 +135,8 @@ def _inputs(config: ServeConfig) -> dict[str, str]:
     return {**{name: str(folder.absolute()) for name, folder in folders.items()}, **tables}
 
 
-def _wanted(config: ServeConfig, inputs: dict[str, str]) -> tuple[Any, Any]:
-    """The students as they are on the disk now, and the sample that the main one must score as its offline table."""
+def _wanted(config: ServeConfig, inputs: dict[str, str], key: str) -> tuple[Any, Any]:
+    """Students, rules and keys as they are on the disk now, and the sample for the main student's parity gate."""
     from raylib.errors import InputError
     from raylib.serving.deployment import Wanted
     from raylib.serving.parity import read_sample, save_sample
@@ -150,21 +151,31 @@ def _wanted(config: ServeConfig, inputs: dict[str, str]) -> tuple[Any, Any]:
         }
     except OSError as error:
         raise InputError(f"no whole student artifact: {error}; distil again or restore it") from None
+    policy = _policy(config, key)
     if config.parity.pairs is None or config.parity.scores is None:
-        return Wanted(models, None, time.time_ns()), None
+        return Wanted(models, None, policy, time.time_ns()), None
     sample = read_sample(config.parity.scores, config.parity.pairs, config.parity.num_rows, config.parity.seed)
     file = Path(config.output).absolute() / "parity_sample.json"
     save_sample(sample, file)
-    return Wanted(models, str(file), time.time_ns()), sample
+    return Wanted(models, str(file), policy, time.time_ns()), sample
 
 
-def _settings(config: ServeConfig, key: str) -> Any:
+def _policy(config: ServeConfig, key: str) -> Any:
+    """Rules and keys as their files have them now; `key` is this process's own. Raises ConfigError."""
     from raylib.serving.access import load_keys
     from raylib.serving.rules import load_rules
+    from raylib.serving.settings import Policy
+
+    digests = load_keys(config.keys_file)
+    own = (hashlib.sha256(key.encode()).digest(),) if digests else ()
+    return Policy(load_rules(config.rules), (*digests, *own))
+
+
+def _settings(config: ServeConfig) -> Any:
     from raylib.serving.settings import Experiment, ServerSettings
 
     replicas = config.replicas.model_dump()
-    shares, digests = config.experiment.shares, load_keys(config.keys_file)
+    shares = config.experiment.shares
     return ServerSettings(
         host=config.host,
         port=config.port,
@@ -175,8 +186,6 @@ def _settings(config: ServeConfig, key: str) -> Any:
         **config.limits.model_dump(),
         cache_items=config.cache_items,
         tolerance=config.parity.tolerance,
-        rules=load_rules(config.rules),
-        key_digests=(*digests, hashlib.sha256(key.encode()).digest()) if digests else (),
         cors_origins=tuple(config.cors_origins),
         experiment=Experiment(config.experiment.name, shares, frozenset(config.experiment.models)) if shares else None,
         decisions=config.decisions,

@@ -63,14 +63,15 @@ def may_enter(authorization: str, digests: Iterable[bytes]) -> bool:
 class Access:
     """ASGI middleware that refuses requests without a key; no hashes: everybody may ask."""
 
-    def __init__(self, app: App, digests: tuple[bytes, ...]) -> None:
+    def __init__(self, app: App, digests: Callable[[], tuple[bytes, ...]]) -> None:
         self._app, self._digests = app, digests
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Refuse with 401 or pass on."""
-        if scope["type"] == "http" and self._digests and scope["path"] not in OPEN_PATHS:
+        digests = self._digests()
+        if scope["type"] == "http" and digests and scope["path"] not in OPEN_PATHS:
             authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-            if not may_enter(authorization, self._digests):
+            if not may_enter(authorization, digests):
                 challenge = {"WWW-Authenticate": "Bearer"}
                 refusal = RefusalError(401, "unauthorized", "send a valid key as Authorization: Bearer KEY", challenge)
                 await answer_refusal(refusal)(scope, receive, send)

@@ -18,7 +18,7 @@ from ray.serve.exceptions import BackPressureError
 
 from raylib.serving.counts import Counts, Ledger
 from raylib.serving.service import Items, Service
-from raylib.serving.settings import ModelRef, ServerSettings
+from raylib.serving.settings import ModelRef, Policy, ServerSettings
 from raylib.serving.students import Facts, NotScored, Scored, Students
 from raylib.serving.web import build_app
 
@@ -26,14 +26,16 @@ FRONT_APP, STUDENTS_APP = "tricot", "tricot-students"  # two, so that fronts end
 CONTROL, STUDENT, FRONT = "Control", "StudentReplica", "Front"  # names of the deployments
 REPORT_EVERY_S = 1.0
 RETRY_AFTER_S = 0.05  # until another replica is asked
+SMOOTHING = 0.1  # weight of the last answer in what its way takes
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What all replicas are to serve."""
+    """What all replicas are to serve, and by which rules and keys the fronts go."""
 
     models: Mapping[str, ModelRef]
     parity_file: str | None
+    policy: Policy
     number: int = 0  # another one each time, so that what was refused once is tried again when asked for again
 
 
@@ -117,16 +119,23 @@ class Replicas:
     def __init__(self, counts: Counts) -> None:
         self._handle = serve.get_deployment_handle(STUDENT, STUDENTS_APP)
         self._counts = counts
+        self._way_s = 0.0  # to a replica and back, which it must leave of the time that remains
 
     async def score(
         self, name: str, query: str, items: Items, remaining_s: float, has_latents: bool
     ) -> Scored | NotScored:
         """The answer of one of them; scoring changes nothing, so what a lost replica was asked is asked again."""
         deadline_s = time.monotonic() + remaining_s
-        while (left_s := deadline_s - time.monotonic()) > 0:
+        while (left_s := deadline_s - (asked_s := time.monotonic())) > 0:
             try:
-                answer = self._handle.score.remote(name, query, items, left_s, has_latents)
-                return await asyncio.wait_for(_awaited(answer), left_s)
+                answer = self._handle.score.remote(
+                    name, query, items, left_s - min(self._way_s, left_s / 2), has_latents
+                )
+                scored = await asyncio.wait_for(_awaited(answer), left_s)
+                if isinstance(scored, Scored):
+                    way_s = time.monotonic() - asked_s - scored.seconds
+                    self._way_s += SMOOTHING * (way_s - self._way_s)
+                return scored
             except TimeoutError:
                 break
             except BackPressureError:
@@ -158,8 +167,9 @@ class Front:
 
     async def __init__(self, settings: ServerSettings) -> None:  # type: ignore[misc]  # Serve awaits it
         self._counts = Counts()
-        self._service = Service(settings, Replicas(self._counts), self._counts)
         self._control = serve.get_deployment_handle(CONTROL, STUDENTS_APP)
+        wanted = await self._control.wanted.remote()
+        self._service = Service(settings, Replicas(self._counts), self._counts, wanted.policy)
         self._name = serve.get_replica_context().replica_id.unique_id
         await self._service.refresh()
         self._reporting = asyncio.create_task(self._report())
@@ -175,7 +185,8 @@ class Front:
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
             try:
-                await self._control.post.remote(self._name, self._counts.report({}))
+                wanted = await self._control.post.remote(self._name, self._counts.report({}))
+                self._service.adopt(wanted.policy)
                 await self._service.refresh()
             except RayActorError as error:
                 print(f"no report to {CONTROL}: {error}", flush=True)
@@ -188,12 +199,15 @@ class Front:
 
 def build_students(settings: ServerSettings, wanted: Wanted) -> serve.Application:
     """The replicas and what they report to."""
+    # Serve would look at the mean of the last 30 s however short the delays are.
+    look_back_s = max(2.0, min(30.0, settings.upscale_delay_s, settings.downscale_delay_s))
     autoscaling = {
         "min_replicas": settings.min_replicas,
         "max_replicas": settings.max_replicas,
         "target_ongoing_requests": settings.target_ongoing_requests,
         "upscale_delay_s": settings.upscale_delay_s,
         "downscale_delay_s": settings.downscale_delay_s,
+        "look_back_period_s": look_back_s,
     }
     is_fixed = settings.min_replicas == settings.max_replicas
     scale: dict[str, Any] = {"num_replicas": settings.min_replicas} if is_fixed else {"autoscaling_config": autoscaling}

@@ -1,8 +1,9 @@
 """The queue before the model: batches by tokens, deadlines, and a refusal at once instead of an answer too late.
 
-The queue learns how many tokens a second the model does, so it knows how long what waits will take. A request that
-would begin too late is refused as it comes (`OverloadedError`), one whose deadline passes while it waits is dropped and
-not computed (`ExpiredError`): work that nobody waits for any more is what makes an overloaded server useless.
+The queue learns how many tokens a second the model does and how far it strays from that, so it knows how long what
+waits will take. A request that would begin or end too late is refused as it comes (`OverloadedError`), one whose
+deadline passes while it waits is dropped and not computed (`ExpiredError`), and a batch takes in no more than its most
+urgent request has time for: work that nobody waits for any more is what makes an overloaded server useless.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Any
 from raylib.student.data import TokenPairs
 
 SMOOTHING = 0.2  # weight of the last batch in the model's rate
+CAUTION = 2.0  # usual deviations from the expected duration that a deadline must leave room for
 Predict = Callable[[Sequence[TokenPairs]], Awaitable[Sequence[Any]]]
 
 
@@ -57,6 +59,7 @@ class TokenQueue:
         self._running_since_s = 0.0
         self._worker: asyncio.Task[None] | None = None
         self.tokens_a_second: float | None = None  # None until the first batch is done
+        self._deviation = 0.0  # of a batch's duration from what the rate says, as a share of it; smoothed
 
     @property
     def num_waiting_tokens(self) -> int:
@@ -79,7 +82,7 @@ class TokenQueue:
         wait_s = self.expected_wait_s()
         # An idle model takes whatever comes: by that it learns that it has become faster.
         if self.tokens_a_second and (self._tokens_waiting or self._tokens_running):
-            end_s = self._clock() + wait_s + num_tokens / self.tokens_a_second
+            end_s = self._clock() + self._cautious(wait_s + num_tokens / self.tokens_a_second)
             if wait_s > self._max_wait_s or end_s > deadline_s:
                 raise OverloadedError(wait_s)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -108,10 +111,22 @@ class TokenQueue:
             finally:
                 self._tokens_running = 0
 
+    def _cautious(self, seconds: float) -> float:
+        return seconds * (1 + CAUTION * self._deviation)
+
+    def _has_room(self, batch: list[Waiting], total: int) -> bool:
+        """Whether the next request still fits into a batch; all answers of a batch come at its end."""
+        if not batch:
+            return True
+        total += self._waiting[0].num_tokens
+        seconds = self._cautious(total / self.tokens_a_second) if self.tokens_a_second else 0.0
+        is_in_time = self._clock() + seconds <= min(request.deadline_s for request in batch)
+        return total <= self._batch_tokens and is_in_time
+
     def _next_batch(self) -> list[Waiting]:
         batch: list[Waiting] = []
         total, now_s = 0, self._clock()
-        while self._waiting and (not batch or total + self._waiting[0].num_tokens <= self._batch_tokens):
+        while self._waiting and self._has_room(batch, total):
             request = self._waiting.popleft()
             self._tokens_waiting -= request.num_tokens
             if request.answer.done():  # cancelled: the client has gone
@@ -126,4 +141,10 @@ class TokenQueue:
     def _learn(self, num_tokens: int, seconds: float) -> None:
         rate = num_tokens / max(seconds, 1e-6)
         known = self.tokens_a_second
-        self.tokens_a_second = rate if known is None else (1 - SMOOTHING) * known + SMOOTHING * rate
+        if known is None:
+            self.tokens_a_second = rate
+            return
+        self.tokens_a_second = (1 - SMOOTHING) * known + SMOOTHING * rate
+        # At most 1: a single batch that took ten times as long must not close the door.
+        strayed = min(1.0, abs(seconds * known / num_tokens - 1))
+        self._deviation = (1 - SMOOTHING) * self._deviation + SMOOTHING * strayed

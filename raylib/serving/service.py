@@ -19,7 +19,7 @@ from raylib.serving.refusals import RefusalError
 from raylib.serving.rerank import RerankRequest, ranked
 from raylib.serving.rules import Applied, Rules
 from raylib.serving.schemas import ScoreRequest
-from raylib.serving.settings import MAIN, SHADOW, ServerSettings
+from raylib.serving.settings import MAIN, SHADOW, Policy, ServerSettings
 from raylib.serving.students import Facts, NotScored, Scored
 from raylib.student.data import item_text
 from raylib.student.model import StudentSpec
@@ -52,8 +52,8 @@ class Known(NamedTuple):
 class Service:
     """Answers requests; `refresh` says before the first one, and whenever students are exchanged, what they are."""
 
-    def __init__(self, settings: ServerSettings, backend: Backend, counts: Counts) -> None:
-        self.settings, self.counts = settings, counts
+    def __init__(self, settings: ServerSettings, backend: Backend, counts: Counts, policy: Policy) -> None:
+        self.settings, self.counts, self.policy = settings, counts, policy
         self._backend = backend
         self._facts = Facts({}, None, None)
         self._known: dict[str, Known] = {}  # by fingerprint
@@ -66,14 +66,17 @@ class Service:
     async def refresh(self) -> None:
         """Ask what is served now."""
         self._facts = await self._backend.facts()
-        rules = self.settings.rules
         self._known |= {
-            fingerprint: Known(
-                spec, np.asarray(spec.label_schema.gains), Rules(rules, spec.label_schema.tier_thresholds)
-            )
+            fingerprint: Known(spec, np.asarray(spec.label_schema.gains), self._rules(spec))
             for fingerprint, spec in self._facts.models.values()
             if fingerprint not in self._known
         }
+
+    def adopt(self, policy: Policy) -> None:
+        """Go by other rules and keys from the next request on."""
+        if policy != self.policy:
+            self.policy = policy
+            self._known = {name: known._replace(rules=self._rules(known.spec)) for name, known in self._known.items()}
 
     async def score(self, request: ScoreRequest, deadline_ms: int | None) -> dict[str, Any]:
         """The answer to POST /v1/score; raises RefusalError."""
@@ -119,7 +122,7 @@ class Service:
             "dtype": self.settings.dtype,
             "models": {name: known[0] for name, known in self._facts.models.items()},
             "experiment": {"name": experiment.name, "shares": dict(experiment.shares)} if experiment else None,
-            "rules": [rule.name for rule in self.settings.rules],
+            "rules": [rule.name for rule in self.policy.rules],
             "parity": self._facts.parity,
             "load_error": self._facts.load_error,
         }
@@ -168,6 +171,9 @@ class Service:
         if answer.fingerprint not in self._known:
             await self.refresh()
         return answer
+
+    def _rules(self, spec: StudentSpec) -> Rules:
+        return Rules(self.policy.rules, spec.label_schema.tier_thresholds)
 
     def _check_number(self, num_items: int) -> None:
         if num_items > self.settings.max_items:

@@ -29,8 +29,16 @@ class ModelRef:
 
 
 @dataclass(frozen=True)
+class Policy:
+    """What the operator's files say of items and of clients; it may change while the server runs."""
+
+    rules: tuple[Rule, ...] = ()
+    key_digests: tuple[bytes, ...] = ()  # without any everybody may ask
+
+
+@dataclass(frozen=True)
 class ServerSettings:
-    """What replicas keep for life; which students they serve comes apart, since that changes while they run."""
+    """What fronts and replicas keep for life; students and policy come apart, since they change meanwhile."""
 
     host: str
     port: int
@@ -52,8 +60,6 @@ class ServerSettings:
     drain_s: float = 30.0  # how long requests in flight may take when the server stops
     cache_items: int = 0
     tolerance: float = 1e-4  # of the parity gate
-    rules: tuple[Rule, ...] = ()
-    key_digests: tuple[bytes, ...] = ()
     cors_origins: tuple[str, ...] = ()
     experiment: Experiment | None = None
     decisions: DecisionSection = field(default_factory=lambda: DecisionSection(folder=None))  # type: ignore[call-arg]

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ class Scored:
     probs_NC: np.ndarray
     latents_NR: np.ndarray | None  # None unless asked for
     num_tokens: int
+    seconds: float = 0.0  # in the replica
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,10 @@ class Students:
         if name == SHADOW and self.num_waiting_tokens:  # it gets what time the others leave
             return NotScored("overloaded")
         self._counts.add("items", name, amount=len(items))
+        came_s = time.monotonic()
         try:
-            return await student.score(query, items, time.monotonic() + remaining_s, has_latents)
+            scored = await student.score(query, items, came_s + remaining_s, has_latents)
+            return replace(scored, seconds=time.monotonic() - came_s)
         except OverloadedError as error:
             self._counts.add("overloaded", name)
             return NotScored("overloaded", error.retry_after_s)

@@ -32,7 +32,7 @@ def build_app(service: Service, exposition: Callable[[], Awaitable[bytes]]) -> F
     settings = service.settings
     add_refusals(app)
     app.add_middleware(BodyLimit)
-    app.add_middleware(Access, digests=settings.key_digests)
+    app.add_middleware(Access, digests=lambda: service.policy.key_digests)
     if settings.cors_origins:
         headers = ("authorization", "content-type", "x-deadline-ms")
         origins = list(settings.cors_origins)

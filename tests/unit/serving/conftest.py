@@ -3,7 +3,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from raylib.serving.settings import MAIN, ModelRef, ServerSettings, artifact_fingerprint
+from raylib.serving.settings import MAIN, ModelRef, Policy, ServerSettings, artifact_fingerprint
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +38,12 @@ def make_service(artifacts, ref):
 
     made = []
 
-    def make(others=None, parity_file=None, **changes):
+    def make(others=None, parity_file=None, policy=None, **changes):
         settings, counts = ServerSettings("127.0.0.1", 0, **changes), Counts()
         students = Students(settings, counts)
         models = {MAIN: "one", **(others or {})}
         students.load({name: ref(artifacts[student]) for name, student in models.items()}, parity_file)
-        made.append(Service(settings, students, counts))
+        made.append(Service(settings, students, counts, policy or Policy()))
         made[-1].students = students
         asyncio.run(made[-1].refresh())
         return made[-1]

@@ -110,6 +110,43 @@ def test_no_request_waits_longer_than_allowed():
     run(test, max_wait_s=1.5)
 
 
+def test_a_batch_takes_in_no_more_than_its_most_urgent_request_has_time_for():
+    async def test(model, queue):
+        model.may_go.set()
+        await queue.submit(pairs(100), LATER)
+        model.may_go.clear()
+        running = asyncio.create_task(queue.submit(pairs(10), LATER))
+        await settle()
+        urgent = asyncio.create_task(queue.submit(pairs(20), model.now_s + 0.55))
+        patient = [asyncio.create_task(queue.submit(pairs(10), LATER)) for _ in range(3)]
+        await settle()
+        model.may_go.set()
+        await asyncio.gather(running, urgent, *patient)
+        assert model.batches[1:] == [[10], [20, 10, 10], [10]]  # the last one would make it 0.1 s + 0.5 s
+
+    run(test)
+
+
+def test_a_model_that_strays_from_its_rate_is_given_more_room():
+    async def test(model, queue):
+        model.may_go.set()
+        for rate in (100.0, 50.0, 200.0, 50.0, 200.0):
+            model.tokens_a_second = rate
+            await queue.submit(pairs(100), LATER)
+        model.may_go.clear()
+        running = asyncio.create_task(queue.submit(pairs(100), LATER))
+        await settle()
+        expected_s = queue.expected_wait_s() + 10 / queue.tokens_a_second
+        with pytest.raises(OverloadedError):
+            await queue.submit(pairs(10), model.now_s + 1.2 * expected_s)
+        taken = asyncio.create_task(queue.submit(pairs(10), model.now_s + 3 * expected_s))
+        await settle()
+        model.may_go.set()
+        await asyncio.gather(running, taken)
+
+    run(test)
+
+
 def test_a_slow_start_does_not_refuse_for_ever():
     async def test(model, queue):
         model.may_go.set()

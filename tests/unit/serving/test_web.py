@@ -16,7 +16,7 @@ from raylib.serving.counts import Counts
 from raylib.serving.decisions import DecisionSection
 from raylib.serving.parity import ParitySample, save_sample
 from raylib.serving.rules import Rule
-from raylib.serving.settings import MAIN, SHADOW, Experiment, ModelRef, ServerSettings
+from raylib.serving.settings import MAIN, SHADOW, Experiment, ModelRef, Policy, ServerSettings
 from raylib.serving.students import Students
 from raylib.serving.web import build_app
 
@@ -100,7 +100,7 @@ def test_rules_change_score_and_tier_and_say_so(make_service):
         Rule.model_validate({"name": "recalled", "when": {"brand": ["acme"], "locale": ["en"]}, "max_tier": 1}),
         Rule.model_validate({"name": "elsewhere", "when": {"locale": ["ja"]}, "min_tier": 4}),
     ]
-    service = make_service(rules=tuple(rules))
+    service = make_service(policy=Policy(tuple(rules)))
     request = body(explain=True)
     request["items"][1]["brand"] = "ACME "
     plain, changed, _ = score(service, request).json()["items"]
@@ -113,6 +113,9 @@ def test_rules_change_score_and_tier_and_say_so(make_service):
         labels: amount for (name, labels), amount in service.counts.counters.items() if name == "rule_applications"
     }
     assert counted == {("ours",): 1, ("recalled",): 1}
+    service.adopt(Policy(tuple(rules[1:])))
+    assert [one["rule"] for one in score(service, request).json()["items"][1]["explanation"]["rules"]] == ["recalled"]
+    assert service.describe()["rules"] == ["recalled", "elsewhere"]
 
 
 def test_users_keep_their_arm_and_the_shadow_answers_nobody(make_service, artifacts, ref, tmp_path):
@@ -174,7 +177,7 @@ def test_an_artifact_that_changes_or_is_half_written_is_not_taken(make_service, 
 
 def test_without_a_key_only_probes_and_the_page_are_answered(make_service):
     digests = tuple(hashlib.sha256(key.encode()).digest() for key in ("first", "second"))
-    service = make_service(key_digests=digests)
+    service = make_service(policy=Policy(key_digests=digests))
     for path, status in (("/healthz", 200), ("/readyz", 200), ("/", 200), ("/v1/model", 401), ("/metrics", 401)):
         (answer,) = ask(service, ("GET", path, {}))
         assert answer.status_code == status, path
@@ -183,6 +186,8 @@ def test_without_a_key_only_probes_and_the_page_are_answered(make_service):
         assert (answer.status_code, answer.json()["reason"]) == (401, "unauthorized")
         assert answer.headers["www-authenticate"] == "Bearer"
     assert score(service, body(), headers={"authorization": "bearer second"}).status_code == 200
+    service.adopt(Policy(key_digests=digests[:1]))
+    assert score(service, body(), headers={"authorization": "bearer second"}).status_code == 401
 
 
 def test_browsers_from_elsewhere_are_let_in_only_by_name(make_service):
