@@ -1,6 +1,5 @@
 """What the tests of disturbed annotation runs share: the job as a process, its engines, its table."""
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 import psutil
 import pyarrow as pa
 import yaml
+from processes import children
 
 from raylib import tables
 
@@ -35,6 +35,7 @@ def settings(pairs: str, output: Path, **changes: Any) -> dict[str, Any]:
             "max_num_seqs": 16,
             "kv_cache_memory_bytes": 32 << 20,
             "max_model_len": 768,
+            "label_probs": True,
         },
         **changes,
     }
@@ -57,13 +58,8 @@ def finish(job: subprocess.Popen[str]) -> str:
 
 
 def engines() -> list[psutil.Process]:
-    """The actors that hold an engine on the nodes that this process has started; others' are not ours to kill."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it may have ended
-            if "ray::MapWorker(MapBatches(Annotator))" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+    """The actors that hold an engine on the nodes that this process has started."""
+    return children("ray::MapWorker(MapBatches(Annotator))")
 
 
 def table(output: Path) -> tuple[pa.Table, list[dict[str, Any]]]:

@@ -102,7 +102,9 @@ def whole(write_pairs: Callable[..., str], tmp_path_factory: pytest.TempPathFact
     with FileLock(folder / "lock"):
         if not (folder / "run" / "_SUCCESS").exists():
             write_pairs(folder / "pairs", NUM_PAIRS)
-            finish(start(settings(pairs, folder / "run"), folder / "config.yaml"))
+            one = settings(pairs, folder / "run")
+            one["engine"] |= {"num_engines": 1}
+            finish(start(one, folder / "config.yaml"))
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     assert metrics["rows_in"] == NUM_PAIRS * 2 * 2
     assert metrics["rows_out"] > NUM_PAIRS, "too few answers parse to compare anything"

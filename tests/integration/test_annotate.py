@@ -7,8 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from jobs.annotate import AnnotateConfig, run
+from jobs.plan import PlanConfig
+from jobs.plan import run as plan
 from raylib import tables
 from raylib.errors import BudgetError, ConfigError, InputError
 from raylib.ray_session import ray_session
@@ -54,25 +57,24 @@ def pairs(write_pairs: Callable[..., str], tmp_path_factory: pytest.TempPathFact
         yield str(folder)
 
 
-def test_every_request_is_a_row_or_a_reject_and_prefill_is_shared(pairs: str, tmp_path: Path) -> None:
+def test_more_than_the_machine_has_is_refused(pairs: str, tmp_path: Path) -> None:
     too_large = settings(pairs, tmp_path / "too_large", engine={"num_cpus": 10_000.0})
     with pytest.raises(ConfigError, match=r"lower engine\.num_engines"):
         run(AnnotateConfig.from_mapping(too_large, "test"))
-    whole = run(AnnotateConfig.from_mapping(settings(pairs, tmp_path / "whole"), "test"))
-    assert whole["rows_in"] == 42 * 2 * 2
-    assert whole["rejected"]["too_long"] == 2 * 2 * 2
-    assert whole["rows_out"] > 100, "too few answers parse to say anything"
-    assert answers(tmp_path / "whole").num_rows == whole["rows_out"]
-    assert whole["num_units"] == 21
-    assert whole["cached_tokens"] > whole["prompt_tokens"] / 2, "samples and pairs do not share their prefill"
 
 
-def test_a_replay_asks_the_rejected_requests_again_and_leaves_the_rows_as_they_are(pairs: str, tmp_path: Path) -> None:
+def test_every_request_is_a_row_or_a_reject_and_a_replay_asks_the_rejects_alone(pairs: str, tmp_path: Path) -> None:
     output = tmp_path / "replayed"
     short = settings(pairs, output, max_tokens=48, limits={"too_long": 1.0, "unparsed": 1.0, "max_attempts": 1})
     first = run(AnnotateConfig.from_mapping(short, "test"))
+    assert first["rows_in"] == 42 * 2 * 2
+    assert first["num_units"] == 21
+    assert first["rejected"]["too_long"] == 2 * 2 * 2
     assert 0 < first["rejected"]["truncated"] < first["rows_in"] - 8, "the limit must cut some answers and not all"
+    assert first["cached_tokens"] > first["prompt_tokens"] / 2, "samples and pairs do not share their prefill"
+    check_plan(short, first, tmp_path)
     before = answers(output)
+    assert before.num_rows == first["rows_out"] > 40, "too few answers parse to say anything"
     again = run(AnnotateConfig.from_mapping({**short, "replay": True}, "test"))
     assert again["rows_in"] == first["rows_in"]
     assert again["rows_out"] > first["rows_out"]
@@ -84,6 +86,30 @@ def test_a_replay_asks_the_rejected_requests_again_and_leaves_the_rows_as_they_a
     assert len(rejects) == sum(again["rejected"].values())
     assert {row["attempt"] for row in rejects} == {2}
     assert run(AnnotateConfig.from_mapping(short, "test")) == again
+
+
+def check_plan(settings: dict[str, Any], used: dict[str, Any], folder: Path) -> None:
+    """jobs.plan counts before what the run has used: all of it, from a sample, and with answers to go by."""
+    pipeline = folder / "pipeline.yaml"
+    asked = {name: value for name, value in settings.items() if name != "output"}
+    stages = [{"name": "ask", "job": "annotate", "settings": asked}]
+    pipeline.write_text(yaml.safe_dump({"output": str(folder / "runs"), "stages": stages}))
+
+    def planned(name: str, **changes: Any) -> dict[str, Any]:
+        values = {"pipeline": str(pipeline), "output": str(folder / name), **changes}
+        facts: dict[str, Any] = plan(PlanConfig.from_mapping(values, "test"))["stages"]["ask"]
+        return facts
+
+    facts = planned("plan")
+    assert facts["pairs"] == used["num_pairs"]
+    assert facts["answers"] == used["rows_in"] - used["rejected"]["too_long"]
+    assert facts["prompt_tokens"] == used["prompt_tokens"]
+    assert facts["uncached_prompt_tokens"] == pytest.approx(used["prompt_tokens"] - used["cached_tokens"], rel=0.05)
+    measured = planned("measured", rationales=settings["output"])
+    assert measured["generated_tokens"] == pytest.approx(used["generated_tokens"], rel=0.05)
+    sampled = planned("sampled", sample_rows=20)
+    assert sampled["pairs"] == used["num_pairs"]
+    assert sampled["prompt_tokens"] == pytest.approx(used["prompt_tokens"], rel=0.05)
 
 
 def test_the_budget_ends_a_run_and_a_larger_one_lets_it_go_on(tiny_model: str, pairs: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import uvicorn
 from raylib.serving.counts import Counts
 from raylib.serving.rules import Rule
 from raylib.serving.service import Service
-from raylib.serving.settings import MAIN, ModelRef, ServerSettings, artifact_fingerprint
+from raylib.serving.settings import MAIN, ModelRef, Policy, ServerSettings, artifact_fingerprint
 from raylib.serving.students import Students
 from raylib.serving.web import build_app
 from raylib.student.artifact import save_student
@@ -31,10 +31,10 @@ def url(tmp_path, make_student, tokenizer):
         save_student(make_student(seed=seed), tokenizer, tmp_path / name)
         models[name] = ModelRef(str(tmp_path / name), artifact_fingerprint(tmp_path / name))
     rule = Rule.model_validate({"name": "recalled", "when": {"brand": ["acme"]}, "max_tier": 0})
-    settings, counts = ServerSettings("127.0.0.1", 0, rules=(rule,)), Counts()
+    settings, counts = ServerSettings("127.0.0.1", 0), Counts()
     students = Students(settings, counts)
     students.load(models, None)
-    service = Service(settings, students, counts)
+    service = Service(settings, students, counts, Policy((rule,)))
     asyncio.run(service.refresh())
 
     async def exposition() -> bytes:

@@ -21,6 +21,7 @@ from raylib import tables
 from raylib.errors import ConfigError, InputError
 
 ROOT = Path(__file__).parents[2]
+RULE = "- {{name: {}, when: {{brand: [nobody's]}}, max_tier: 1}}\n"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,10 @@ def test_serves_refuses_exchanges_and_drains(tmp_path, artifact, offline):
     chosen, scores = tmp_path / "chosen", tmp_path / "scores"
     chosen.symlink_to(artifact)
     scores.symlink_to(offline[1])
-    config = settings(tmp_path / "run", chosen, (offline[0], str(scores)), exit_after_parity=False)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULE.format("before"))
+    changes = {"exit_after_parity": False, "rules": str(rules)}
+    config = settings(tmp_path / "run", chosen, (offline[0], str(scores)), **changes)
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     command = [sys.executable, "-m", "jobs.serve", "--config", str(tmp_path / "config.yaml")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -98,6 +102,7 @@ def test_serves_refuses_exchanges_and_drains(tmp_path, artifact, offline):
                 check_metrics(client)
                 other = save(tmp_path / "other", seed=1)
                 other_scores = score(other, offline[0], tmp_path / "other_scores")
+                rules.write_text(RULE.format("after"))
                 check_exchange(client, process, lines, [(chosen, other), (scores, Path(other_scores))])
             outcomes = send_while_stopping(f"http://127.0.0.1:{config.port}", process)
             assert process.wait(60) == 0, "".join(lines)
@@ -214,7 +219,9 @@ def check_exchange(
         is_over.set()
         asking.join()
     assert set(statuses) == {200}
-    assert client.get("/v1/model").json()["parity"]["max_abs_difference"] <= 1e-5
+    found = client.get("/v1/model").json()
+    assert found["parity"]["max_abs_difference"] <= 1e-5
+    assert found["rules"] == ["after"]
 
 
 def check_pressure(client: httpx.Client, good: dict) -> None:

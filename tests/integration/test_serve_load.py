@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import httpx
 import psutil
+from processes import children
 from serving_runs import counted, free_port, save
 
 from raylib.ray_session import ray_session
 from raylib.serving.deployment import Wanted
 from raylib.serving.server import running_server
-from raylib.serving.settings import MAIN, ModelRef, ServerSettings, artifact_fingerprint
+from raylib.serving.settings import MAIN, ModelRef, Policy, ServerSettings, artifact_fingerprint
 
 
 def test_a_lost_replica_costs_no_request_and_load_brings_further_ones(tmp_path):
@@ -21,19 +22,18 @@ def test_a_lost_replica_costs_no_request_and_load_brings_further_ones(tmp_path):
         "127.0.0.1", free_port(), num_cpus=0.5, max_replicas=2, target_ongoing_requests=1.0, max_wait_ms=60_000.0,
         deadline_ms=60_000.0, upscale_delay_s=1.0, downscale_delay_s=2.0,
     )  # fmt: skip
-    wanted = Wanted({MAIN: ModelRef(str(artifact), artifact_fingerprint(artifact))}, None)
+    wanted = Wanted({MAIN: ModelRef(str(artifact), artifact_fingerprint(artifact))}, None, Policy())
     statuses: list[int] = []
     is_over = threading.Event()
 
     def ask() -> None:
-        body = {"query": "shoe", "locale": "en", "items": [{"item_id": "1", "title": "shoe " * 60}] * 50}
+        body = {"query": "shoe", "locale": "en", "items": [{"item_id": "1", "title": "shoe " * 60}] * 20}
         with httpx.Client(base_url=url, timeout=120.0) as client:
             while not is_over.is_set():
                 statuses.append(client.post("/v1/score", json=body).status_code)
 
     def replicas() -> list[psutil.Process]:
-        workers = psutil.Process().children(recursive=True)
-        return [one for one in workers if "StudentReplica" in " ".join(one.cmdline())]
+        return children("StudentReplica")
 
     def until(is_so: Callable[[], bool]) -> None:
         for _ in range(1200):
@@ -44,12 +44,12 @@ def test_a_lost_replica_costs_no_request_and_load_brings_further_ones(tmp_path):
 
     with ray_session(2), running_server(server, wanted) as url:
         assert len(replicas()) == 1
-        asking = [threading.Thread(target=ask) for _ in range(8)]
+        asking = [threading.Thread(target=ask) for _ in range(4)]
         for thread in asking:
             thread.start()
         try:
-            until(lambda: len(replicas()) == 2)  # the autoscaler's answer to the load
-            until(lambda: len(statuses) > 20)
+            # the autoscaler's answer to the load; one that is still loading would have nothing to lose
+            until(lambda: counted(httpx.get(f"{url}/metrics"))["tricot_replicas"] == 2)
             num_answers = len(statuses)
             replicas()[0].kill()
             until(lambda: len(statuses) > num_answers + 20)

@@ -1,29 +1,35 @@
 """What the tests of interrupted training share."""
 
 import os
+import re
 import signal
 import threading
 import time
 from pathlib import Path
 
-import psutil
+from processes import children
 
 
 class WorkerKiller(threading.Thread):
-    """Kills one training process with SIGKILL as soon as Ray Train knows a checkpoint to go back to."""
+    """Kills a training process without grace, `times` times, each when Ray Train knows of a new checkpoint."""
 
-    def __init__(self, storage: Path) -> None:
+    def __init__(self, storage: Path, times: int = 1) -> None:
         super().__init__(daemon=True)
         self.snapshot = storage / "ray" / "checkpoint_manager_snapshot.json"
-        self.killed: int | None = None
+        self.times = times
+        self.killed: list[int] = []
 
     def run(self) -> None:
-        while not self.snapshot.exists() or "checkpoint_2" not in self.snapshot.read_text():
+        seen: set[str] = set()
+        ended: set[int] = set()
+        while len(self.killed) < self.times:
             time.sleep(0.01)
-        workers = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if "RayTrainWorker" in " ".join(process.cmdline())
-        ]
-        self.killed = workers[-1].pid
-        os.kill(self.killed, signal.SIGKILL)
+            text = self.snapshot.read_text() if self.snapshot.exists() else ""
+            found = set(re.findall(r"checkpoint_\d[\w.-]*", text))
+            pids = [process.pid for process in children("RayTrainWorker") if process.pid not in ended]
+            if not pids:
+                seen |= found  # by workers of which one was killed: their last checkpoint may be known only now
+            elif found - seen:
+                os.kill(pids[-1], signal.SIGKILL)
+                self.killed.append(pids[-1])
+                ended.update(pids)
