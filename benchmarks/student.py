@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import student_peer
 from benchmarks.provenance import describe, provenance
 from benchmarks.student_measure import baselines, measure, predictions, read_splits, shown
 from raylib.labels import LabelSchema
@@ -37,6 +38,7 @@ def run_students(words: argparse.Namespace) -> tuple[Path, dict[str, list[str]],
     if words.students:
         parts = {name: stages for name, stages in parts.items() if set(stages) <= set(words.students)}
     wanted = {stage for stages in parts.values() for stage in stages}
+    named = json.dumps([stage["settings"] for stage in content["stages"] if stage["name"] in wanted])
     given = {"@prepare": words.pairs, "@annotate": words.rationales} if words.pairs else {}
     stages = []
     for stage in content["stages"]:
@@ -47,7 +49,10 @@ def run_students(words: argparse.Namespace) -> tuple[Path, dict[str, list[str]],
                 {**stage, "name": f"{stage['name']}-{seed}", "settings": {**settings, "seed": seed}}
                 for seed in words.seeds
             ]
-        elif stage["job"] == "embed" or (not words.pairs and stage["job"] in ("market", "prepare", "annotate")):
+        elif stage["job"] == "embed":
+            if f'"@{stage["name"]}"' in named:
+                stages.append({**stage, "settings": settings})
+        elif not words.pairs and stage["job"] in ("market", "prepare", "annotate"):
             stages.append({**stage, "settings": settings})
     summary = run(PipelineConfig.from_mapping({"output": str(words.work), "stages": stages}, "students"))
     return Path(words.pairs or words.work / "prepare"), parts, summary["stages"]
@@ -79,10 +84,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--name", default="market", help="of the result file")
     parser.add_argument("--pairs", help="run directory of jobs.prepare instead of the market's")
-    parser.add_argument("--rationales", help="run directory of jobs.annotate: unified and the three perspectives")
+    parser.add_argument("--rationales", help="run directory of jobs.annotate with the perspectives that students take")
     parser.add_argument("--label_schema", default="marketplace6")
     parser.add_argument("--num_epochs", type=int, default=4)
     parser.add_argument("--students", nargs="*", help="stages of configs/students.yaml to train; all when not given")
+    parser.add_argument("--peer", action="store_true", help="also train sentence-transformers' CrossEncoder")
     words = parser.parse_args()
     if (words.pairs is None) != (words.rationales is None):
         parser.error("--pairs and --rationales go together")
@@ -97,6 +103,11 @@ def main() -> None:
         **baselines(train, test, num_classes),
         **predictions(words.work, parts, words.seeds, test, num_classes),
     }
+    if words.peer:
+        files = {seed: words.work / "cross_encoder" / f"{seed}.npy" for seed in words.seeds}
+        predicted[student_peer.TITLE] = [
+            student_peer.classes(train, test, schema, seed, file) for seed, file in files.items()
+        ]
     for name in [name for name, stages_of in parts.items() if stages_of == [ZEROED]]:
         models = [words.work / f"{ZEROED}-{seed}" / "model" for seed in words.seeds]
         rows = test.table.to_pylist()
@@ -108,7 +119,7 @@ def main() -> None:
     record = {
         **provenance(
             f"python -m benchmarks.student --work DIR --seeds {' '.join(map(str, words.seeds))} --name {words.name}"
-            f"{where} --num_epochs {words.num_epochs}{chosen}"
+            f"{where} --num_epochs {words.num_epochs}{chosen}{' --peer' if words.peer else ''}"
         ),
         "seeds": words.seeds,
         "num_train_pairs": len(train),
