@@ -143,26 +143,31 @@ def main() -> None:
         "seconds": seconds,
         "giga_operations": giga_operations(scorer, lengths_N),
         "limits": limits(),
-        "quality": quality(probs, scorer.spec.label_schema, [pair["gold"] for pair in pairs]),
+        "quality": quality(
+            {name: probs[name] for name in (f"{PLAIN}, float32", *FORM.values())},
+            f"{PLAIN}, float32",
+            scorer.spec.label_schema,
+            [pair["gold"] for pair in pairs],
+        ),
     }
     RESULT.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     RESULT.with_suffix(".md").write_text(report(record))
     print(RESULT.with_suffix(".md").read_text())
 
 
-def quality(probs: dict[str, Any], schema: Any, golds: list[str | None]) -> dict[str, dict[str, float]]:
-    """Of each form of the student: how far a probability is from its own modules' at most, changed labels, macro-F1."""
+def quality(probs: dict[str, Any], exact: str, schema: Any, golds: list[str | None]) -> dict[str, dict[str, float]]:
+    """Of each form of the student: how far a probability is at most from the form `exact`, changed labels, macro-F1."""
     from raylib.student.metrics import confusion, macro_f1
 
-    exact_NC = probs[f"{PLAIN}, float32"]
+    exact_NC = probs[exact]
     codes = {one.code: index for index, one in enumerate(schema.classes)}
     known_N = np.array([gold in codes for gold in golds])
     gold_N = np.array([codes[gold] for gold in golds if gold in codes], np.int64)
     found = {}
-    for name in (f"{PLAIN}, float32", *FORM.values()):
-        labels_N = probs[name].argmax(1)
+    for name, probs_NC in probs.items():
+        labels_N = probs_NC.argmax(1)
         found[name] = {
-            "max_difference": float(np.abs(probs[name] - exact_NC).max()),
+            "max_difference": float(np.abs(probs_NC - exact_NC).max()),
             "changed_labels": int((labels_N != exact_NC.argmax(1)).sum()),
         }
         if known_N.any():

@@ -1,7 +1,9 @@
-"""The student's peer in quality: sentence-transformers' CrossEncoderTrainer on the same backbone and train pairs."""
+"""The student's peer in training: sentence-transformers' CrossEncoderTrainer on the same backbone and train pairs."""
 
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +26,11 @@ def classes(train: Judged, test: Judged, schema: LabelSchema, seed: int, file: P
     """
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.save(file, _train(train, test, schema, seed))
-    found: np.ndarray = np.load(file)
-    return found
+        model, _ = trained(*_texts(train), train.gold_N.tolist(), len(schema.names), seed=seed)
+        found = model.predict(list(zip(*_texts(test), strict=True)), show_progress_bar=False)
+        np.save(file, np.asarray(found).argmax(1))
+    kept: np.ndarray = np.load(file)
+    return kept
 
 
 def _texts(judged: Judged) -> tuple[list[str], list[str]]:
@@ -36,7 +40,16 @@ def _texts(judged: Judged) -> tuple[list[str], list[str]]:
     return [row["query"] for row in rows], [item_text(row, FIELDS) for row in rows]
 
 
-def _train(train: Judged, test: Judged, schema: LabelSchema, seed: int) -> np.ndarray:
+def trained(
+    queries: list[str],
+    items: list[str],
+    labels: list[int],
+    num_classes: int,
+    num_epochs: int = NUM_EPOCHS,
+    bf16: bool = True,
+    seed: int = 0,
+) -> tuple[Any, float]:
+    """The trained CrossEncoder, and the seconds that its training took; `labels` are places in the schema."""
     from datasets import Dataset
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -44,23 +57,23 @@ def _train(train: Judged, test: Judged, schema: LabelSchema, seed: int) -> np.nd
     from transformers import set_seed
 
     set_seed(seed)  # the head is new
-    model = CrossEncoder(resolve_model("minilm"), num_labels=len(schema.names), max_length=MAX_LENGTH, device="cpu")
-    queries, items = _texts(train)
-    data = Dataset.from_dict({"query": queries, "item": items, "label": train.gold_N.tolist()})
+    model = CrossEncoder(resolve_model("minilm"), num_labels=num_classes, max_length=MAX_LENGTH, device="cpu")
+    data = Dataset.from_dict({"query": queries, "item": items, "label": labels})
     with tempfile.TemporaryDirectory() as folder:
         arguments = CrossEncoderTrainingArguments(
             output_dir=folder,
-            num_train_epochs=NUM_EPOCHS,
+            num_train_epochs=num_epochs,
             per_device_train_batch_size=BATCH,
             learning_rate=LEARNING_RATE,
             warmup_ratio=0.1,
             seed=seed,
-            bf16=True,
+            bf16=bf16,
             use_cpu=True,
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,
         )
         trainer = CrossEncoderTrainer(model=model, args=arguments, train_dataset=data, loss=CrossEntropyLoss(model))
+        started_s = time.perf_counter()
         trainer.train()
-    return np.asarray(model.predict(list(zip(*_texts(test), strict=True)), show_progress_bar=False)).argmax(1)
+        return model, time.perf_counter() - started_s

@@ -10,7 +10,6 @@ benchmarks/results/student_training.{md,json}.
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import student_peer
 from benchmarks.provenance import describe, provenance
+from benchmarks.student_peer import BATCH, LEARNING_RATE
 from raylib.models import resolve_model
 
 RESULT = Path(__file__).parent / "results" / "student_training"
-BATCH = 32
-LEARNING_RATE = 5e-5
 PEER = "CrossEncoderTrainer"
 
 
@@ -73,44 +72,13 @@ def ours(table: Any, objective: str, extractor: str, dtype: str) -> Callable[[],
 
 def peer(table: Any, dtype: str) -> Callable[[], float]:
     """The same of CrossEncoderTrainer."""
-    from datasets import Dataset
-    from sentence_transformers import CrossEncoder
-    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-    from sentence_transformers.cross_encoder.losses import CrossEntropyLoss
-
     from raylib.labels import LabelSchema
     from raylib.student.data import item_text
 
     schema, rows = LabelSchema.load("esci"), table.to_pylist()
-    data = Dataset.from_dict(
-        {
-            "query": [row["query"] for row in rows],
-            "item": [item_text(row, ("title", "brand")) for row in rows],
-            "label": [schema.index(row["gold"]) for row in rows],
-        }
-    )
-
-    def train() -> float:
-        model = CrossEncoder(resolve_model("minilm"), num_labels=len(schema.names), max_length=128, device="cpu")
-        with tempfile.TemporaryDirectory() as folder:
-            arguments = CrossEncoderTrainingArguments(
-                output_dir=folder,
-                num_train_epochs=1,
-                per_device_train_batch_size=BATCH,
-                learning_rate=LEARNING_RATE,
-                warmup_ratio=0.1,
-                bf16=dtype == "bfloat16",
-                use_cpu=True,
-                report_to="none",
-                save_strategy="no",
-                disable_tqdm=True,
-            )
-            trainer = CrossEncoderTrainer(model=model, args=arguments, train_dataset=data, loss=CrossEntropyLoss(model))
-            started_s = time.perf_counter()
-            trainer.train()
-            return time.perf_counter() - started_s
-
-    return train
+    queries, items = [row["query"] for row in rows], [item_text(row, ("title", "brand")) for row in rows]
+    labels, bf16 = [schema.index(row["gold"]) for row in rows], dtype == "bfloat16"
+    return lambda: student_peer.trained(queries, items, labels, len(schema.names), num_epochs=1, bf16=bf16)[1]
 
 
 def main() -> None:

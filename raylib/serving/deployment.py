@@ -26,7 +26,7 @@ FRONT_APP, STUDENTS_APP = "tricot", "tricot-students"  # two, so that fronts end
 CONTROL, STUDENT, FRONT = "Control", "StudentReplica", "Front"  # names of the deployments
 REPORT_EVERY_S = 1.0
 RETRY_AFTER_S = 0.05  # until another replica is asked
-SMOOTHING = 0.1  # weight of the last answer in what its way takes
+WAY_SMOOTHING = 0.1  # weight of the last answer in what its way takes
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Replicas:
                 scored = await asyncio.wait_for(_awaited(answer), left_s)
                 if isinstance(scored, Scored):
                     way_s = time.monotonic() - asked_s - scored.seconds
-                    self._way_s += SMOOTHING * (way_s - self._way_s)
+                    self._way_s += WAY_SMOOTHING * (way_s - self._way_s)
                 return scored
             except TimeoutError:
                 break

@@ -15,7 +15,7 @@ from typing import Any
 
 from raylib.student.data import TokenPairs
 
-SMOOTHING = 0.2  # weight of the last batch in the model's rate
+RATE_SMOOTHING = 0.2  # weight of the last batch in the model's rate
 CAUTION = 2.0  # usual deviations from the expected duration that a deadline must leave room for
 Predict = Callable[[Sequence[TokenPairs]], Awaitable[Sequence[Any]]]
 
@@ -144,7 +144,7 @@ class TokenQueue:
         if known is None:
             self.tokens_a_second = rate
             return
-        self.tokens_a_second = (1 - SMOOTHING) * known + SMOOTHING * rate
+        self.tokens_a_second = (1 - RATE_SMOOTHING) * known + RATE_SMOOTHING * rate
         # At most 1: a single batch that took ten times as long must not close the door.
         strayed = min(1.0, abs(seconds * known / num_tokens - 1))
-        self._deviation = (1 - SMOOTHING) * self._deviation + SMOOTHING * strayed
+        self._deviation = (1 - RATE_SMOOTHING) * self._deviation + RATE_SMOOTHING * strayed
