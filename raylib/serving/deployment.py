@@ -230,15 +230,20 @@ def build_students(settings: ServerSettings, wanted: Wanted) -> serve.Applicatio
 
 
 def build_front(settings: ServerSettings) -> serve.Application:
-    """What takes requests. It needs little: the work is the replicas'."""
+    """What takes requests. It needs little: the work is the replicas'.
+
+    It takes twice what they take and let wait, so that it is they that refuse, as JSON with a reason; the proxy, which
+    refuses in plain text, is left the floods beyond that.
+    """
+    most = 2 * (settings.max_ongoing_requests * settings.max_replicas + settings.max_queued_requests)
     application: serve.Application = (
         serve.deployment(Front)  # type: ignore[attr-defined]
         .options(
             name=FRONT,
             num_replicas=settings.num_fronts,
             ray_actor_options={"num_cpus": 0},
-            max_ongoing_requests=settings.max_ongoing_requests * settings.max_replicas,
-            max_queued_requests=settings.max_queued_requests,
+            max_ongoing_requests=most,
+            max_queued_requests=most,
             graceful_shutdown_timeout_s=settings.drain_s,
             graceful_shutdown_wait_loop_s=0.2,
         )

@@ -81,7 +81,9 @@ def test_serves_refuses_exchanges_and_drains(tmp_path, artifact, offline):
     scores.symlink_to(offline[1])
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULE.format("before"))
-    changes = {"exit_after_parity": False, "rules": str(rules)}
+    limits = {"max_items": 3, "max_queued_requests": 4}
+    replicas = {"num_cpus": 0.5, "max_ongoing_requests": 4}
+    changes = {"exit_after_parity": False, "rules": str(rules), "limits": limits, "replicas": replicas}
     config = settings(tmp_path / "run", chosen, (offline[0], str(scores)), **changes)
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     command = [sys.executable, "-m", "jobs.serve", "--config", str(tmp_path / "config.yaml")]
@@ -235,6 +237,7 @@ def check_pressure(client: httpx.Client, good: dict) -> None:
     assert {answer.status_code for answer in answers[1::2]} <= {200, 503}
     for answer in answers:
         if answer.status_code != 200:
+            assert answer.headers["content-type"] == "application/json", answer.text
             status, reason = answer.status_code, answer.json()["reason"]
             assert (status, reason) in ((503, "overloaded"), (504, "deadline_exceeded")), answer.text
             assert status == 504 or int(answer.headers["retry-after"]) >= 1
