@@ -24,6 +24,7 @@ COUNTERS = {  # name -> what it counts, its labels
     "cache_hits": ("items found in the score cache", ("model",)),
     "cache_misses": ("items not found in the score cache", ("model",)),
     "overloaded": ("requests refused because too much was waiting", ("model",)),
+    "queue_full": ("requests refused because as many were waiting for a replica as may", ("model",)),
     "expired": ("requests dropped because their deadline passed while they waited", ("model",)),
     "retried": ("requests sent to another replica because theirs was lost", ()),
     "rule_applications": ("items a business rule changed", ("rule",)),

@@ -60,7 +60,7 @@ class Control:
         return self._wanted
 
     def states(self) -> list[dict[str, Any]]:
-        """Of each replica that still reports: number of the `Wanted` it tried last, and why it did not take it."""
+        """Of each process that still reports: number of the `Wanted` it tried last, and why it did not take it."""
         return [report["state"] for report in self._ledger.heard().values() if "state" in report]
 
     def exposition(self) -> bytes:
@@ -108,7 +108,7 @@ class StudentReplica:
                 await self._serve(
                     await self._control.post.remote(name, {**self._counts.report(gauges), "state": state})
                 )
-            except RayActorError as error:  # it is being restarted, and hears all counts with the next report
+            except Exception as error:  # it may be being restarted; it hears all counts with the next report
                 print(f"no report to {CONTROL}: {error}", flush=True)
             await asyncio.sleep(REPORT_EVERY_S)
 
@@ -139,7 +139,8 @@ class Replicas:
             except TimeoutError:
                 break
             except BackPressureError:
-                return NotScored("overloaded", 1.0)
+                self._counts.add("queue_full", name)
+                return NotScored("queue_full", 1.0)
             except RayActorError:
                 self._counts.add("retried")
                 await asyncio.sleep(RETRY_AFTER_S)
@@ -152,7 +153,7 @@ class Replicas:
             try:
                 facts: Facts = await self._handle.facts.remote()
                 return facts
-            except RayActorError:
+            except (RayActorError, BackPressureError):
                 await asyncio.sleep(RETRY_AFTER_S)
 
 
@@ -170,6 +171,7 @@ class Front:
         self._control = serve.get_deployment_handle(CONTROL, STUDENTS_APP)
         wanted = await self._control.wanted.remote()
         self._service = Service(settings, Replicas(self._counts), self._counts, wanted.policy)
+        self._adopted = wanted.number
         self._name = serve.get_replica_context().replica_id.unique_id
         await self._service.refresh()
         self._reporting = asyncio.create_task(self._report())
@@ -185,14 +187,20 @@ class Front:
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
             try:
-                wanted = await self._control.post.remote(self._name, self._counts.report({}))
+                wanted = await self._post()
                 self._service.adopt(wanted.policy)
                 await self._service.refresh()
-            except RayActorError as error:
+                self._adopted = wanted.number
+            except Exception as error:  # as above
                 print(f"no report to {CONTROL}: {error}", flush=True)
 
+    async def _post(self) -> Wanted:
+        state = {"tried": self._adopted, "load_error": None}
+        wanted: Wanted = await self._control.post.remote(self._name, {**self._counts.report({}), "state": state})
+        return wanted
+
     async def _exposition(self) -> bytes:
-        await self._control.post.remote(self._name, self._counts.report({}))
+        await self._post()
         exposition: bytes = await self._control.exposition.remote()
         return exposition
 
@@ -232,8 +240,8 @@ def build_students(settings: ServerSettings, wanted: Wanted) -> serve.Applicatio
 def build_front(settings: ServerSettings) -> serve.Application:
     """What takes requests. It needs little: the work is the replicas'.
 
-    It takes twice what they take and let wait, so that it is they that refuse, as JSON with a reason; the proxy, which
-    refuses in plain text, is left the floods beyond that.
+    It takes more than they take and let wait, so that it is they that refuse, as JSON with a reason. The proxy would
+    refuse in plain text, also a burst that it has not handed on yet; what waits there is handed on at once.
     """
     most = 2 * (settings.max_ongoing_requests * settings.max_replicas + settings.max_queued_requests)
     application: serve.Application = (
@@ -243,7 +251,7 @@ def build_front(settings: ServerSettings) -> serve.Application:
             num_replicas=settings.num_fronts,
             ray_actor_options={"num_cpus": 0},
             max_ongoing_requests=most,
-            max_queued_requests=most,
+            max_queued_requests=-1,
             graceful_shutdown_timeout_s=settings.drain_s,
             graceful_shutdown_wait_loop_s=0.2,
         )

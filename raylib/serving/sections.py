@@ -23,7 +23,7 @@ class LimitsSection(Section):
     """What a request may ask, and how long it may wait."""
 
     max_items: int = Field(100, ge=1, le=10_000, description="items a request; more is answered with 413")
-    max_queued_requests: int = Field(200, ge=1, description="requests that may wait for a replica; more get 503")
+    max_queued_requests: int = Field(200, ge=1, description="requests that may wait for a replica; more get 429")
     batch_tokens: int = Field(8192, ge=1, description="tokens of one batch over all waiting requests")
     deadline_ms: float = Field(
         10_000.0,

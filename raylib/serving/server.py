@@ -69,7 +69,9 @@ def running_server(settings: ServerSettings, wanted: "Wanted") -> Iterator[str]:
 
 
 def exchange(wanted: "Wanted") -> None:
-    """Have the replicas that run serve other students; no request waits for it or fails.
+    """Have the replicas that run serve other students, and the fronts go by other rules and keys.
+
+    No request waits for it or fails.
 
     Raises InputError naming the first reason why a replica kept its students, or that they took too long.
     """

@@ -161,10 +161,11 @@ class Service:
     async def _computed(self, name: str, query: str, items: Items, deadline_s: float, has_latents: bool) -> Scored:
         answer = await self._backend.score(name, query, items, deadline_s - time.monotonic(), has_latents)
         if isinstance(answer, NotScored):
+            retry = {"Retry-After": str(max(1, math.ceil(answer.retry_after_s)))}
             if answer.reason == "overloaded":
-                retry = {"Retry-After": str(max(1, math.ceil(answer.retry_after_s)))}
-                message = f"{answer.retry_after_s:.3f} s of work are waiting"
-                raise RefusalError(503, "overloaded", message, retry)
+                raise RefusalError(503, "overloaded", f"{answer.retry_after_s:.3f} s of work are waiting", retry)
+            if answer.reason == "queue_full":
+                raise RefusalError(429, "queue_full", "as many requests are waiting as may", retry)
             if answer.reason == "unknown_model":
                 raise _unknown(self._facts)
             raise RefusalError(504, "deadline_exceeded", "the deadline passed while the request waited")

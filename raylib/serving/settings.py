@@ -52,7 +52,7 @@ class ServerSettings:
     upscale_delay_s: float = 10.0  # of load above the target before a replica is added
     downscale_delay_s: float = 300.0  # of load below it before one goes
     max_ongoing_requests: int = 1000  # a replica, nearly all in its own queue, which knows their deadlines
-    max_queued_requests: int = 200  # waiting for a replica, a front; further ones get 503 at once
+    max_queued_requests: int = 200  # waiting for a replica, a front; further ones get 429 at once
     max_items: int = 100  # a request
     batch_tokens: int = 8192
     deadline_ms: float = 10_000.0  # of a request that names none

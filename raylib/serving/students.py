@@ -41,7 +41,7 @@ class Scored:
 class NotScored:
     """Why there is no answer."""
 
-    reason: Literal["overloaded", "expired", "unknown_model"]
+    reason: Literal["overloaded", "queue_full", "expired", "unknown_model"]
     retry_after_s: float = 0.0
 
 

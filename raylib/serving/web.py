@@ -21,7 +21,8 @@ PATHS = ("/", "/v1/score", "/v1/model", "/rerank", "/healthz", "/readyz", "/metr
 # The page has its style and script within itself and asks nobody but this server.
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 Deadline = Annotated[int | None, Header(ge=1, le=600_000, description="milliseconds from now")]
-REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorResponse} for status in (401, 413, 422, 503, 504)}
+REFUSED = (401, 413, 422, 429, 503, 504)
+REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorResponse} for status in REFUSED}
 OPEN: dict[int | str, dict[str, Any]] = {401: {"model": ErrorResponse}}
 
 
@@ -44,7 +45,7 @@ def build_app(service: Service, exposition: Callable[[], Awaitable[bytes]]) -> F
         """Score the items of one query.
 
         Past the deadline, in milliseconds from now, nobody waits for the answer: it is then refused with 504, and
-        with 503 and Retry-After at once when it cannot be met or too much is waiting.
+        with 503 and Retry-After at once when it cannot be met or too much is waiting, 429 when too many are.
         """
         return _json(await service.score(request, x_deadline_ms))
 

@@ -21,6 +21,7 @@ from raylib import tables
 from raylib.errors import ConfigError, InputError
 
 ROOT = Path(__file__).parents[2]
+REFUSED = ((429, "queue_full"), (503, "overloaded"), (504, "deadline_exceeded"))
 RULE = "- {{name: {}, when: {{brand: [nobody's]}}, max_tier: 1}}\n"
 
 
@@ -81,8 +82,8 @@ def test_serves_refuses_exchanges_and_drains(tmp_path, artifact, offline):
     scores.symlink_to(offline[1])
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULE.format("before"))
-    limits = {"max_items": 3, "max_queued_requests": 4}
-    replicas = {"num_cpus": 0.5, "max_ongoing_requests": 4}
+    limits = {"max_items": 3, "max_queued_requests": 8}
+    replicas = {"num_cpus": 0.5, "max_ongoing_requests": 1}
     changes = {"exit_after_parity": False, "rules": str(rules), "limits": limits, "replicas": replicas}
     config = settings(tmp_path / "run", chosen, (offline[0], str(scores)), **changes)
     (tmp_path / "config.yaml").write_text(config.to_yaml())
@@ -187,7 +188,7 @@ def check_metrics(client: httpx.Client) -> None:
     assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
     found = counted(page)
     assert found['tricot_requests_total{path="/v1/score",status="422"}'] >= 9
-    assert found['tricot_items_total{model="main"}'] > 40
+    assert found['tricot_items_total{model="main"}'] > 10
     assert found["tricot_replicas"] == 1
 
 
@@ -234,13 +235,14 @@ def check_pressure(client: httpx.Client, good: dict) -> None:
 
     with ThreadPoolExecutor(16) as threads:
         answers = list(threads.map(ask, [1, 60_000] * 60))
-    assert {answer.status_code for answer in answers[1::2]} <= {200, 503}
+    assert {answer.status_code for answer in answers[1::2]} <= {200, 429, 503}
     for answer in answers:
         if answer.status_code != 200:
             assert answer.headers["content-type"] == "application/json", answer.text
             status, reason = answer.status_code, answer.json()["reason"]
-            assert (status, reason) in ((503, "overloaded"), (504, "deadline_exceeded")), answer.text
+            assert (status, reason) in REFUSED, answer.text
             assert status == 504 or int(answer.headers["retry-after"]) >= 1
+    assert any(answer.status_code == 429 for answer in answers)
     assert ask(60_000).status_code == 200
 
 
