@@ -1,5 +1,6 @@
 """What every result says of itself: when, from which code, with which versions, on what machine."""
 
+import json
 import os
 import platform
 import time
@@ -36,6 +37,13 @@ def provenance(command: str) -> dict[str, Any]:
             "load_average": os.getloadavg()[0],
         },
     }
+
+
+def write_result(path: Path, record: dict[str, Any], report: str) -> None:
+    """Keep the raw figures as PATH.json and the report as PATH.md, and print the report."""
+    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    path.with_suffix(".md").write_text(report)
+    print(report)
 
 
 def describe(result: dict[str, Any], *packages: str) -> str:

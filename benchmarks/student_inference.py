@@ -9,7 +9,6 @@ largest. Writes benchmarks/results/student_inference.{md,json}.
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.provenance import describe, provenance
+from benchmarks.provenance import describe, provenance, write_result
 from raylib.models import resolve_model
 
 RESULT = Path(__file__).parent / "results" / "student_inference"
@@ -150,9 +149,7 @@ def main() -> None:
             [pair["gold"] for pair in pairs],
         ),
     }
-    RESULT.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    RESULT.with_suffix(".md").write_text(report(record))
-    print(RESULT.with_suffix(".md").read_text())
+    write_result(RESULT, record, report(record))
 
 
 def quality(probs: dict[str, Any], exact: str, schema: Any, golds: list[str | None]) -> dict[str, dict[str, float]]:

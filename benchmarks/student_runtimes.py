@@ -13,7 +13,6 @@ Writes benchmarks/results/student_runtimes.{md,json}.
 
 import argparse
 import copy
-import json
 import os
 import tempfile
 import time
@@ -27,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.provenance import describe, provenance
+from benchmarks.provenance import describe, provenance, write_result
 from benchmarks.student_inference import quality, read_pairs
 from raylib.student.artifact import load_student
 from raylib.student.inference import Scorer, predict_probs
@@ -186,9 +185,7 @@ def main() -> None:
         "seconds": seconds,
         "quality": quality(probs, PLAIN, scorer.spec.label_schema, [pair["gold"] for pair in pairs]),
     }
-    RESULT.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    RESULT.with_suffix(".md").write_text(report(record))
-    print(RESULT.with_suffix(".md").read_text())
+    write_result(RESULT, record, report(record))
 
 
 def report(record: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ benchmarks/results/student_training.{md,json}.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import student_peer
-from benchmarks.provenance import describe, provenance
+from benchmarks.provenance import describe, provenance, write_result
 from benchmarks.student_peer import BATCH, LEARNING_RATE
 from raylib.models import resolve_model
 
@@ -105,9 +104,7 @@ def main() -> None:
         "num_pairs": table.num_rows,
         "seconds": seconds,
     }
-    RESULT.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    RESULT.with_suffix(".md").write_text(report(record))
-    print(RESULT.with_suffix(".md").read_text())
+    write_result(RESULT, record, report(record))
 
 
 def report(record: dict[str, Any]) -> str:
