@@ -90,7 +90,7 @@ def exchange(wanted: "Wanted") -> None:
         if states and len(tried) == len(states):
             return
         time.sleep(0.2)
-    raise InputError(f"not every replica and front goes by the new students and rules after {EXCHANGE_S:.0f} s; see /v1/model")
+    raise InputError(f"not every replica and front goes by what is new after {EXCHANGE_S:.0f} s; see /v1/model")
 
 
 class Signals:
