@@ -9,7 +9,6 @@ independent, stands beside them. Writes benchmarks/results/abtest.{md,json}.
 """
 
 import argparse
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import pyarrow.compute as pc
 from scipy.stats import beta
 
-from benchmarks.provenance import describe, provenance
+from benchmarks.provenance import describe, provenance, write_result
 from raylib.abtest.effects import Estimate, Totals, always_valid, difference, estimates
 from raylib.market.experiment import Experiment
 from raylib.market.search_logs import Market
@@ -122,9 +121,7 @@ def main() -> None:
             "high": float(np.quantile(ratios, 0.975)),
         },
     }
-    RESULT.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    RESULT.with_suffix(".md").write_text(report(record))
-    print(RESULT.with_suffix(".md").read_text())
+    write_result(RESULT, record, report(record))
 
 
 def report(record: dict[str, Any]) -> str:

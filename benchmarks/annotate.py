@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.annotate_report import Found, render, together
 from benchmarks.annotate_systems import cpu_seconds, run_bare, run_job, run_ray_data_llm
-from benchmarks.provenance import provenance, shown_command
+from benchmarks.provenance import provenance, shown_command, write_result
 
 RESULTS = Path(__file__).parent / "results"
 RUN = {"bare": run_bare, "job": run_job, "ray_data_llm": run_ray_data_llm}
@@ -58,9 +58,7 @@ def main() -> None:
             print(runs[-1], flush=True)
     result = {**provenance(shown_command("benchmarks.annotate", sys.argv[1:])), "runs": runs}
     about = f"Each engine on one thread, float32, {words.num_pairs} pairs x 3 perspectives x 5 samples, at most "
-    (RESULTS / f"{words.name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (RESULTS / f"{words.name}.md").write_text(render(result, f"{about}{words.max_tokens} tokens."))
-    print((RESULTS / f"{words.name}.md").read_text())
+    write_result(RESULTS / words.name, result, render(result, f"{about}{words.max_tokens} tokens."))
 
 
 def be_system(words: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.provenance import describe, provenance
+from benchmarks.provenance import describe, provenance, write_result
 from raylib import tables
 
 RESULT = Path(__file__).parent / "results" / "embed"
@@ -103,9 +103,7 @@ def main() -> None:
         "largest_difference": largest_difference(words.work, rows),
         "mean_characters": float(np.mean([len(row["rationale"]) for row in rows])),
     }
-    RESULT.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    RESULT.with_suffix(".md").write_text(report(record))
-    print(RESULT.with_suffix(".md").read_text())
+    write_result(RESULT, record, report(record))
 
 
 def report(record: dict[str, Any]) -> str:

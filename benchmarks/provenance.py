@@ -41,7 +41,7 @@ def provenance(command: str) -> dict[str, Any]:
 
 def write_result(path: Path, record: dict[str, Any], report: str) -> None:
     """Keep the raw figures as PATH.json and the report as PATH.md, and print the report."""
-    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     path.with_suffix(".md").write_text(report)
     print(report)
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.provenance import describe, provenance
+from benchmarks.provenance import describe, provenance, write_result
 
 RESULT = Path(__file__).parent / "results" / "resume"
 NUM_BUCKETS = 64
@@ -225,9 +225,7 @@ def main() -> None:
             print(rows[-1], flush=True)
     command = f"python -m benchmarks.resume --work DIR --millions {' '.join(map(str, words.millions))}"
     result = {**provenance(f"{command} --seconds {words.seconds:g}"), "rows": rows}
-    RESULT.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
-    RESULT.with_suffix(".md").write_text(report(result))
-    print(RESULT.with_suffix(".md").read_text())
+    write_result(RESULT, result, report(result))
 
 
 def report(result: dict[str, Any]) -> str:

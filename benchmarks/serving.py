@@ -27,7 +27,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.provenance import describe, provenance, shown_command
+from benchmarks.provenance import describe, provenance, shown_command, write_result
 from benchmarks.serving_load import Target, closed_loop, open_loop
 from benchmarks.student_inference import read_pairs
 
@@ -41,7 +41,7 @@ OVERLOAD = 3  # times what 16 clients got
 OVERLOADED = f"{OVERLOAD} times capacity"
 PATIENCE = 1.75  # deadline of the requests then, times the p99 of a single client
 MAX_WAIT_MS = 60_000.0  # only deadlines are to shed
-OURS = ("jobs.serve, float32", "jobs.serve, bfloat16")
+OURS = ("jobs.serve, float32", "jobs.serve, bfloat16", "jobs.serve, int8")
 INFINITY, PLAIN = "Infinity", "FastAPI + CrossEncoder"
 
 
@@ -189,9 +189,7 @@ def main() -> None:
         for found in measure(name, words, peer)
     ]
     result = {**provenance(shown_command("benchmarks.serving", sys.argv[1:])), "runs": runs}
-    RESULT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    RESULT.with_suffix(".md").write_text(report(result))
-    print(RESULT.with_suffix(".md").read_text())
+    write_result(RESULT, result, report(result))
 
 
 def report(result: dict[str, Any]) -> str:

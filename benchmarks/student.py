@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import student_peer
-from benchmarks.provenance import describe, provenance
+from benchmarks.provenance import describe, provenance, write_result
 from benchmarks.student_measure import baselines, measure, predictions, read_splits, shown
 from raylib.labels import LabelSchema
 
@@ -131,9 +131,7 @@ def main() -> None:
         "seconds": {name: found["stage_s"] for name, found in trained.items()},
     }
     path = ROOT / "benchmarks" / "results" / f"student_{words.name}"
-    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    path.with_suffix(".md").write_text(report(record))
-    print(path.with_suffix(".md").read_text())
+    write_result(path, record, report(record))
 
 
 def report(record: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ have random weights and the shapes of MiniLM-L6 and BERT-base. Writes benchmarks
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.provenance import describe, provenance
+from benchmarks.provenance import describe, provenance, write_result
 
 RESULT = Path(__file__).parent / "results" / "student_extractors"
 NUM_PAIRS, NUM_TOKENS = 100, 128
@@ -74,9 +73,7 @@ def main() -> None:
         **provenance(f"python -m benchmarks.student_extractors --rounds {words.rounds}"),
         "shapes": {name: measure(shape, words.rounds) for name, shape in SHAPES.items()},
     }
-    RESULT.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    RESULT.with_suffix(".md").write_text(report(record))
-    print(RESULT.with_suffix(".md").read_text())
+    write_result(RESULT, record, report(record))
 
 
 def report(record: dict[str, Any]) -> str:

@@ -11,21 +11,21 @@ benchmarks/results/student_probe.{md,json,svg}.
 """
 
 import argparse
-import io
-import json
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from scipy.stats import ttest_rel
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.provenance import describe, provenance
+from benchmarks.plot import write_plot
+from benchmarks.provenance import describe, provenance, write_result
 from benchmarks.student_measure import read_splits
 from raylib import tables
 from raylib.labels import LabelSchema
@@ -110,10 +110,8 @@ def main() -> None:
             name: {"t": float(found.statistic), "p": float(found.pvalue)} for name, found in tests.items()
         },
     }
-    RESULT.with_suffix(".json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    RESULT.with_suffix(".svg").write_text(plot(record))
-    RESULT.with_suffix(".md").write_text(report(record))
-    print(RESULT.with_suffix(".md").read_text())
+    write_plot(RESULT, lambda axes: draw(axes, record), 8.0, 3.4)
+    write_result(RESULT, record, report(record))
 
 
 def report(record: dict[str, Any]) -> str:
@@ -137,25 +135,16 @@ def report(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "![F1 by word](student_probe.svg)"]) + "\n"
 
 
-def plot(record: dict[str, Any]) -> str:
-    """F1 by word, mean and range over runs, as SVG."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tricot"}):
-        figure = Figure(figsize=(8.0, 3.4), layout="constrained")
-        axes = figure.subplots()
-        for number, name in enumerate(SOURCES):
-            found = np.array(record["f1_by_run_and_word"][name])
-            spread = [found.mean(0) - found.min(0), found.max(0) - found.mean(0)]
-            positions = np.arange(found.shape[1]) + 0.27 * (number - 1)
-            axes.bar(positions, found.mean(0), 0.25, yerr=spread, label=name, error_kw={"linewidth": 0.6})
-        axes.set_xticks(range(len(record["words"])), list(record["words"]), rotation=45, ha="right")
-        axes.set_ylabel("F1, mean and range of runs")
-        axes.legend(frameon=False, fontsize=8)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()
+def draw(axes: Axes, record: dict[str, Any]) -> None:
+    """F1 by word, mean and range over runs."""
+    for number, name in enumerate(SOURCES):
+        found = np.array(record["f1_by_run_and_word"][name])
+        spread = [found.mean(0) - found.min(0), found.max(0) - found.mean(0)]
+        positions = np.arange(found.shape[1]) + 0.27 * (number - 1)
+        axes.bar(positions, found.mean(0), 0.25, yerr=spread, label=name, error_kw={"linewidth": 0.6})
+    axes.set_xticks(range(len(record["words"])), list(record["words"]), rotation=45, ha="right")
+    axes.set_ylabel("F1, mean and range of runs")
+    axes.legend(frameon=False, fontsize=8)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ that are finished in DIR are not trained again.
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.provenance import describe, provenance
+from benchmarks.provenance import describe, provenance, write_result
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -71,9 +70,7 @@ def main() -> None:
         "rows": rows,
     }
     path = RESULTS / f"student_recipe_{Path(words.label_schema).stem}"
-    path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-    path.with_suffix(".md").write_text(report(record))
-    print(path.with_suffix(".md").read_text())
+    write_result(path, record, report(record))
 
 
 def report(record: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.provenance import describe, provenance
+from benchmarks.provenance import describe, provenance, write_result
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "teacher"
@@ -185,9 +185,7 @@ def main() -> None:
             for name, pairs in by_ordering.items()
         },
     }
-    RESULT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    RESULT.with_suffix(".md").write_text(report(result))
-    print(RESULT.with_suffix(".md").read_text())
+    write_result(RESULT, result, report(result))
 
 
 def report(result: dict[str, Any]) -> str:

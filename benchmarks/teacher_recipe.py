@@ -8,14 +8,13 @@ benchmarks/results/teacher_recipe.{md,json}.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.provenance import describe, provenance, shown_command
+from benchmarks.provenance import describe, provenance, shown_command, write_result
 
 RESULT = Path(__file__).parent / "results" / "teacher_recipe"
 
@@ -72,9 +71,7 @@ def main() -> None:
                 rows.append(train(file.parent, rate, words.work))
                 print(rows[-1], flush=True)
     record = {**provenance(shown_command("benchmarks.teacher_recipe", sys.argv[1:])), "rows": rows}
-    RESULT.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    RESULT.with_suffix(".md").write_text(report(record))
-    print(RESULT.with_suffix(".md").read_text())
+    write_result(RESULT, record, report(record))
 
 
 def report(record: dict[str, Any]) -> str:

@@ -76,11 +76,11 @@ def run(config: ServeConfig) -> dict[str, Any]:
     schema = load_student(inputs["model"])[0].spec.label_schema  # a damaged artifact is named here, before Ray starts
     # The comparison over HTTP is a client like others; its key lives as long as this process.
     key = secrets.token_urlsafe(32)
-    _policy(config, key)  # mistakes in its files are told before the run directory exists
+    policy = read_policy(config, key)  # mistakes in its files are told before the run directory exists
     directory = Run(config.output, "serve", config)
     if directory.is_done:
         return directory.metrics()
-    wanted, sample = _wanted(config, inputs, key)
+    wanted, sample = _wanted(config, inputs, policy)
     check_port(config.host, config.port)
     directory.write_provenance(inputs)
     parity: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def _serve(config: ServeConfig, inputs: dict[str, str], key: str, signals: Any) 
         if signals.reload.is_set() and not signals.stop.is_set():
             signals.reload.clear()
             try:
-                wanted, _ = _wanted(config, inputs, key)
+                wanted, _ = _wanted(config, inputs, read_policy(config, key))
                 exchange(wanted)
                 fingerprints = ", ".join(f"{name} {model.fingerprint}" for name, model in wanted.models.items())
                 print(f"now serving {fingerprints}", flush=True)
@@ -135,8 +135,8 @@ def _inputs(config: ServeConfig) -> dict[str, str]:
     return {**{name: str(folder.absolute()) for name, folder in folders.items()}, **tables}
 
 
-def _wanted(config: ServeConfig, inputs: dict[str, str], key: str) -> tuple[Any, Any]:
-    """Students, rules and keys as they are on the disk now, and the sample for the main student's parity gate."""
+def _wanted(config: ServeConfig, inputs: dict[str, str], policy: Any) -> tuple[Any, Any]:
+    """The policy, the students as they are on the disk now, and the sample for the main student's parity gate."""
     from raylib.errors import InputError
     from raylib.serving.deployment import Wanted
     from raylib.serving.parity import read_sample, save_sample
@@ -151,7 +151,6 @@ def _wanted(config: ServeConfig, inputs: dict[str, str], key: str) -> tuple[Any,
         }
     except OSError as error:
         raise InputError(f"no whole student artifact: {error}; distil again or restore it") from None
-    policy = _policy(config, key)
     if config.parity.pairs is None or config.parity.scores is None:
         return Wanted(models, None, policy, time.time_ns()), None
     sample = read_sample(config.parity.scores, config.parity.pairs, config.parity.num_rows, config.parity.seed)
@@ -160,15 +159,28 @@ def _wanted(config: ServeConfig, inputs: dict[str, str], key: str) -> tuple[Any,
     return Wanted(models, str(file), policy, time.time_ns()), sample
 
 
-def _policy(config: ServeConfig, key: str) -> Any:
-    """Rules and keys as their files have them now; `key` is this process's own. Raises ConfigError."""
+def read_policy(config: ServeConfig, key: str) -> Any:
+    """Rules and keys as their files have them now; `key` is this process's own.
+
+    Raises ConfigError naming every mistake of both files.
+    """
+    from raylib.errors import ConfigError
     from raylib.serving.access import load_keys
     from raylib.serving.rules import load_rules
     from raylib.serving.settings import Policy
 
-    digests = load_keys(config.keys_file)
+    found: list[Any] = []
+    mistakes: list[str] = []
+    for load, path in ((load_rules, config.rules), (load_keys, config.keys_file)):
+        try:
+            found.append(load(path))
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    rules, digests = found
     own = (hashlib.sha256(key.encode()).digest(),) if digests else ()
-    return Policy(load_rules(config.rules), (*digests, *own))
+    return Policy(rules, (*digests, *own))
 
 
 def _settings(config: ServeConfig) -> Any:
