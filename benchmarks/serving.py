@@ -12,6 +12,7 @@ other. Writes benchmarks/results/serving.{md,json}.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import signal
@@ -33,6 +34,7 @@ from benchmarks.student_inference import read_pairs
 
 RESULT = Path(__file__).parent / "results" / "serving"
 PORT = 18611
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 THREADS = 2
 ITEMS = 20
 CLIENTS = (1, 16)
@@ -138,11 +140,17 @@ def measure(name: str, words: argparse.Namespace, peer: Path) -> list[dict[str, 
 def overhead(
     name: str, words: argparse.Namespace, base: str, threads: int, items: int = 100, repeats: int = 15
 ) -> dict[str, Any]:
-    """A request of `items` pairs over HTTP beside the same pairs on the bare model in this process, alternating."""
+    """A request of `items` pairs over HTTP beside the same pairs on the bare model in this process, alternating.
+
+    The bare model keeps freed memory as the replicas do, so that what is measured is the way and not the allocator.
+    """
     import torch
 
     from raylib.student.inference import Scorer
 
+    libc = ctypes.CDLL("libc.so.6")
+    for parameter, kept_bytes in ((M_TRIM_THRESHOLD, 1 << 30), (M_MMAP_THRESHOLD, 32 << 20)):
+        libc.mallopt(parameter, kept_bytes)
     torch.set_num_threads(threads)
     scorer = Scorer(f"{words.student}/model", name.split(", ")[1], "cpu")
     _, pairs = read_pairs(items)

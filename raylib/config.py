@@ -6,6 +6,7 @@ validates the merged tree once, so that all mistakes are reported together.
 """
 
 import argparse
+import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -16,6 +17,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raylib.errors import ConfigError, TricotError
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-4 as a number, as YAML 1.2 does and everybody expects; PyYAML wants 1.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 class Section(BaseModel):
@@ -79,7 +89,7 @@ def read_yaml(path: str | Path) -> Any:
     """Parse a YAML file; an empty file is an empty mapping. Raises ConfigError with the line of a syntax error."""
     try:
         with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
+            content = yaml.load(file, _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -141,7 +151,7 @@ def _add_arguments(parser: argparse.ArgumentParser, model: type[BaseModel], pref
 
 def _typed(name: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise ConfigError(f"--{name}: {text!r} is not a YAML value") from None
 

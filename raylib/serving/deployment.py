@@ -27,6 +27,9 @@ CONTROL, STUDENT, FRONT = "Control", "StudentReplica", "Front"  # names of the d
 REPORT_EVERY_S = 1.0
 RETRY_AFTER_S = 0.05  # until another replica is asked
 WAY_SMOOTHING = 0.1  # weight of the last answer in what its way takes
+# glibc would give a batch's memory back to the system and fetch it again for the next: 14,000 page faults for 100
+# pairs, 5 % of the time in float32 and 11 % in bfloat16. It reads these as the process starts.
+REPLICA_ENV = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,11 @@ def build_students(settings: ServerSettings, wanted: Wanted) -> serve.Applicatio
         serve.deployment(StudentReplica)  # type: ignore[attr-defined]
         .options(
             name=STUDENT,
-            ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
+            ray_actor_options={
+                "num_cpus": settings.num_cpus,
+                "num_gpus": settings.num_gpus,
+                "runtime_env": {"env_vars": REPLICA_ENV},
+            },
             max_ongoing_requests=settings.max_ongoing_requests,
             max_queued_requests=settings.max_queued_requests,
             graceful_shutdown_timeout_s=settings.drain_s,

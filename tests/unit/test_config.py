@@ -69,6 +69,15 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     assert "got 'many'" in message
 
 
+@pytest.mark.parametrize(("text", "number"), [("1e-4", 1e-4), ("1.0e-4", 1e-4), ("2E3", 2e3), ("1.5e+1", 15.0)])
+def test_numbers_with_an_exponent(text: str, number: float, tmp_path: Path) -> None:
+    file = tmp_path / "demo.yaml"
+    file.write_text(f"output: 1e-4x\nsampling: {{temperature: {text}}}\n")
+    assert Demo.from_file(file).sampling.temperature == number
+    assert Demo.from_file(file).output == "1e-4x"
+    assert parse("--output", "o", "--sampling.temperature", text).sampling.temperature == number
+
+
 @pytest.mark.parametrize("value", ["'5'", "5.0", "true", "null", "[5]"])
 def test_types_are_strict(value: str) -> None:
     with pytest.raises(ConfigError, match="samples"):
