@@ -43,7 +43,12 @@ ROUNDS = 7
 
 def stage_of(extractor: str, weight: float) -> str:
     """The stage that trains an extractor with a weight."""
-    return TRAINED.get((extractor, weight), f"{extractor}-lambda{weight:g}")
+    return TRAINED.get((extractor, weight), f"{extractor}-lambda{weight:g}".replace(".", "_"))
+
+
+def corrupted_stage(share: float) -> str:
+    """The stage that trains with a share of the rationales replaced."""
+    return f"corrupted-{100 * share:.0f}-students"
 
 
 def corrupt(source: Path, target: Path, share: float) -> None:
@@ -84,8 +89,9 @@ def variants(work: Path, locale: str) -> dict[str, dict[str, Any]]:
         if (extractor, weight) not in TRAINED
     }
     for share in SHARES:
-        corrupt(work / "embed_unified", work / f"corrupted-{share:g}", share)
-        found[f"corrupted-{share:g}-students"] = {**gat, "embeddings": str(work / f"corrupted-{share:g}")}
+        target = work / f"corrupted-{100 * share:.0f}"
+        corrupt(work / "embed_unified", target, share)
+        found[corrupted_stage(share)] = {**gat, "embeddings": str(target)}
     hold_out(work / "prepare", work / f"without-{locale}", locale)
     for name, settings in (("bert", bert), ("lrkd_gat", gat)):
         found[f"{name}-without-{locale}"] = {**settings, "pairs": str(work / f"without-{locale}")}
@@ -133,7 +139,7 @@ def main() -> None:
         for extractor in EXTRACTORS
         for weight in WEIGHTS
     }
-    corrupted = {f"{share:g}": [f"corrupted-{share:g}-students"] for share in SHARES}
+    corrupted = {f"{share:g}": [corrupted_stage(share)] for share in SHARES}
     unseen = {
         f"{title}, {how}": [f"{stage}{suffix}"]
         for title, stage in (("BERT", "bert"), ("LRKD GAT", "lrkd_gat"))
