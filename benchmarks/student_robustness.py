@@ -223,7 +223,7 @@ def draw(axes: Axes, record: dict[str, Any]) -> None:
         axes.annotate(extractor, (median_ms, axes.get_ylim()[0]), ha="center", va="bottom")
     axes.set_xlabel("ms for 100 pairs")
     axes.set_ylabel("macro-F1, %")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 if __name__ == "__main__":
