@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.injection_report import ATTACK, CLEAN, NEUTRAL, Row, report, summary
+from benchmarks.provenance import write_result
 from raylib import tables
 from raylib.annotation.units import pair_hash
 from raylib.errors import InputError
@@ -158,9 +159,7 @@ def main() -> None:
     facts["engine"] = json.loads(words.engine)
     result = facts | summary(suite, rows, labels, words.perspectives, found) | {"annotate": metrics}
     words.output.parent.mkdir(parents=True, exist_ok=True)
-    words.output.with_suffix(".json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    words.output.write_text(report(result))
-    print(words.output.read_text())
+    write_result(words.output, result, report(result))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from benchmarks.student_inference import read_pairs
 
 RESULT = Path(__file__).parent / "results" / "serving"
 PORT = 18611
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}  # the parameters' numbers, see mallopt(3)
 THREADS = 2
 ITEMS = 20
 CLIENTS = (1, 16)
@@ -146,11 +146,11 @@ def overhead(
     """
     import torch
 
+    from raylib.serving.deployment import REPLICA_ENV
     from raylib.student.inference import Scorer
 
-    libc = ctypes.CDLL("libc.so.6")
-    for parameter, kept_bytes in ((M_TRIM_THRESHOLD, 1 << 30), (M_MMAP_THRESHOLD, 32 << 20)):
-        libc.mallopt(parameter, kept_bytes)
+    for parameter, value in REPLICA_ENV.items():
+        ctypes.CDLL("libc.so.6").mallopt(MALLOPT[parameter], int(value))
     torch.set_num_threads(threads)
     scorer = Scorer(f"{words.student}/model", name.split(", ")[1], "cpu")
     _, pairs = read_pairs(items)
