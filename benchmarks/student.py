@@ -2,7 +2,7 @@
 
     python -m benchmarks.student --work DIR --seeds 1 2 3 4 5
     python -m benchmarks.student --work DIR --seeds 1 2 3 --name esci --pairs RUN --rationales RUN \\
-        --label_schema esci --num_epochs 6 --students bert lrkd_gat crsd
+        --label_schema esci --num_epochs 2 --learning_rate 5e-5 --backbone RUN/model --students bert lrkd_gat --peer
 
 Runs configs/students.yaml; with `--pairs` and `--rationales` on those runs instead of its market. Seeds change the
 student's initial weights, order and dropout; the pairs and the rationales stay. Figures are means over seeds on the
@@ -23,6 +23,7 @@ from benchmarks.student_measure import baselines, measure, predictions, read_spl
 from raylib.labels import LabelSchema
 
 ROOT = Path(__file__).parent.parent
+RECIPE = ("label_schema", "num_epochs", "learning_rate", "backbone")
 ZEROED = "lrkd_gat"  # the student whose latent is also set to zero after training
 
 
@@ -44,7 +45,7 @@ def run_students(words: argparse.Namespace) -> tuple[Path, dict[str, list[str]],
     for stage in content["stages"]:
         settings = {name: _given(value, given) for name, value in stage["settings"].items()}
         if stage["job"] == "distill" and stage["name"] in wanted:
-            settings |= {"label_schema": words.label_schema, "num_epochs": words.num_epochs}
+            settings |= {name: getattr(words, name) for name in RECIPE}
             stages += [
                 {**stage, "name": f"{stage['name']}-{seed}", "settings": {**settings, "seed": seed}}
                 for seed in words.seeds
@@ -87,6 +88,8 @@ def main() -> None:
     parser.add_argument("--rationales", help="run directory of jobs.annotate with the perspectives that students take")
     parser.add_argument("--label_schema", default="marketplace6")
     parser.add_argument("--num_epochs", type=int, default=4)
+    parser.add_argument("--learning_rate", type=float, default=1e-4)
+    parser.add_argument("--backbone", default="minilm", help="encoder, or `model` of a distill run")
     parser.add_argument("--students", nargs="*", help="stages of configs/students.yaml to train; all when not given")
     parser.add_argument("--peer", action="store_true", help="also train sentence-transformers' CrossEncoder")
     words = parser.parse_args()
@@ -119,8 +122,10 @@ def main() -> None:
     record = {
         **provenance(
             f"python -m benchmarks.student --work DIR --seeds {' '.join(map(str, words.seeds))} --name {words.name}"
-            f"{where} --num_epochs {words.num_epochs}{chosen}{' --peer' if words.peer else ''}"
+            f"{where} --num_epochs {words.num_epochs} --learning_rate {words.learning_rate:g}"
+            f"{'' if words.backbone == 'minilm' else ' --backbone RUN/model'}{chosen}{' --peer' if words.peer else ''}"
         ),
+        "backbone": "MiniLM" if words.backbone == "minilm" else "MiniLM after jobs.negatives and jobs.distill",
         "seeds": words.seeds,
         "num_train_pairs": len(train),
         "num_test_pairs": len(test),
@@ -141,8 +146,8 @@ def report(record: dict[str, Any]) -> str:
         "",
         describe(record, "ray", "torch", "transformers", "sentence-transformers"),
         f"{record['num_train_pairs']:,} train pairs, {record['num_test_pairs']:,} test pairs of "
-        f"{record['num_test_queries']} queries, MiniLM, seeds {', '.join(map(str, record['seeds']))}. Mean over "
-        "seeds in %, interval by query, in brackets behind it the lowest and highest seed.",
+        f"{record['num_test_queries']} queries, {record['backbone']}, seeds {', '.join(map(str, record['seeds']))}. "
+        "Mean over seeds in %, interval by query, in brackets behind it the lowest and highest seed.",
         "",
         "| student | accuracy | macro-F1 | macro-F1 minus BERT's, points |",
         "|---|---|---|---|",

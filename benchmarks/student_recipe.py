@@ -1,6 +1,7 @@
 """Choose the student's training recipe on the dev split: runs of jobs.distill, BERT alone.
 
     python -m benchmarks.student_recipe --pairs RUN --label_schema esci --work DIR --recipes 1e-4:3:none 2e-4:3:none
+    python -m benchmarks.student_recipe ... --backbone RUN/model --seeds 0 1 --name esci_matching
 
 Nothing here reads the test split's figures: the table has dev accuracy and dev macro-F1 of the best epoch. Students
 that are finished in DIR are not trained again.
@@ -8,6 +9,7 @@ that are finished in DIR are not trained again.
 
 import argparse
 import os
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,20 @@ RESULTS = Path(__file__).parent / "results"
 def train(
     words: argparse.Namespace, learning_rate: float, num_epochs: int, class_weights: str | None
 ) -> dict[str, Any]:
-    """Train one student; returns its recipe and what dev says."""
+    """Train one student a seed; returns the recipe and what dev says, means over the seeds."""
+    recipe = {"learning_rate": learning_rate, "num_epochs": num_epochs, "class_weights": class_weights}
+    found = [_train(words, recipe, seed) for seed in words.seeds]
+    dev = {name: statistics.fmean(one["dev"][name] for one in found) for name in ("accuracy", "macro_f1")}
+    best = [
+        max(range(len(one["epochs"])), key=lambda number: one["epochs"][number]["dev_macro_f1"]) + 1 for one in found
+    ]
+    return {**recipe, "dev": dev, "best_epochs": best, "wall_s": [round(one["wall_s"]) for one in found]}
+
+
+def _train(words: argparse.Namespace, recipe: dict[str, Any], seed: int) -> dict[str, Any]:
     from jobs.distill import DistillConfig, run
 
-    recipe = {"learning_rate": learning_rate, "num_epochs": num_epochs, "class_weights": class_weights}
-    name = f"lr{learning_rate:g}-epochs{num_epochs}-{class_weights or 'plain'}"
+    name = f"lr{recipe['learning_rate']:g}-epochs{recipe['num_epochs']}-{recipe['class_weights'] or 'plain'}-{seed}"
     settings = {
         "output": f"{words.work}/{name}",
         "pairs": words.pairs,
@@ -32,12 +43,14 @@ def train(
         "extractor": "none",
         "global_batch": words.global_batch,
         "max_length": words.max_length,
+        "backbone": words.backbone,
+        "item_fields": words.item_fields,
+        "seed": seed,
         "dtype": "bfloat16",
         "workers": {"num_workers": 1, "cpus_per_worker": os.cpu_count()},
         **recipe,
     }
-    metrics = run(DistillConfig.from_mapping(settings, "benchmark"))
-    return {**recipe, "dev": metrics["dev"], "epochs": metrics["epochs"], "wall_s": round(metrics["wall_s"])}
+    return run(DistillConfig.from_mapping(settings, "benchmark"))
 
 
 def main() -> None:
@@ -49,6 +62,10 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", required=True, help="learning rate:epochs:class weights or none")
     parser.add_argument("--global_batch", type=int, default=32)
     parser.add_argument("--max_length", type=int, default=128)
+    parser.add_argument("--backbone", default="minilm", help="encoder, or `model` of a distill run")
+    parser.add_argument("--item_fields", nargs="+", default=["title", "brand"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--name", help="of the result file; the label schema when not given")
     words = parser.parse_args()
     from raylib.ray_session import ray_session
 
@@ -63,13 +80,16 @@ def main() -> None:
     record = {
         **provenance(
             f"python -m benchmarks.student_recipe --pairs RUN --label_schema {words.label_schema} --work DIR "
+            f"--backbone {'minilm' if words.backbone == 'minilm' else 'RUN/model'} "
+            f"--item_fields {' '.join(words.item_fields)} --seeds {' '.join(map(str, words.seeds))} "
             f"--recipes {' '.join(words.recipes)}"
         ),
+        "backbone": words.backbone if words.backbone == "minilm" else "MiniLM after jobs.negatives and jobs.distill",
         "global_batch": words.global_batch,
         "max_length": words.max_length,
         "rows": rows,
     }
-    path = RESULTS / f"student_recipe_{Path(words.label_schema).stem}"
+    path = RESULTS / f"student_recipe_{words.name or Path(words.label_schema).stem}"
     write_result(path, record, report(record))
 
 
@@ -79,17 +99,17 @@ def report(record: dict[str, Any]) -> str:
         "# The student's recipe, chosen on dev",
         "",
         describe(record, "ray", "torch", "transformers"),
-        f"MiniLM, BERT alone, batch {record['global_batch']}, {record['max_length']} tokens. Figures are those of the "
-        "best epoch on dev, in %.",
+        f"{record['backbone']}, BERT alone, batch {record['global_batch']}, {record['max_length']} tokens. Figures "
+        "are those of the best epoch on dev, in %, means over seeds.",
         "",
         "| learning rate | epochs | class weights | dev accuracy | dev macro-F1 | best epoch | wall s |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in sorted(record["rows"], key=lambda row: -row["dev"]["macro_f1"]):
-        best = max(range(len(row["epochs"])), key=lambda number: row["epochs"][number]["dev_macro_f1"]) + 1
         lines.append(
             f"| {row['learning_rate']:g} | {row['num_epochs']} | {row['class_weights'] or 'none'} "
-            f"| {100 * row['dev']['accuracy']:.1f} | {100 * row['dev']['macro_f1']:.1f} | {best} | {row['wall_s']} |"
+            f"| {100 * row['dev']['accuracy']:.1f} | {100 * row['dev']['macro_f1']:.1f} "
+            f"| {', '.join(map(str, row['best_epochs']))} | {', '.join(map(str, row['wall_s']))} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -76,7 +76,10 @@ class DistillConfig(JobConfig):
         None, description="run directory of embed, for objective lrkd; several: a latent for each; else null"
     )
     label_schema: str = Field(description="shipped label schema, or path of a YAML file")
-    backbone: str = Field("minilm", description="encoder: minilm, a directory or a Hugging Face id")
+    backbone: str = Field(
+        "minilm",
+        description="encoder: minilm, a directory, a Hugging Face id, or the `model` of an earlier distill run",
+    )
     objective: Literal["bert", "lrkd", "ced_kd", "mkd", "crsd"] = Field(
         "lrkd", description="bert: classes only; lrkd: the latent is guided; the others are published rivals"
     )
@@ -127,7 +130,7 @@ def run(config: DistillConfig) -> dict[str, Any]:
     run = Run(config.output, "distill", config)
     if run.is_done:
         return run.metrics()
-    schema, backbone = LabelSchema.load(config.label_schema), resolve_model(config.backbone)
+    schema, backbone = LabelSchema.load(config.label_schema), _resolve_backbone(config.backbone)
     inputs = _inputs(config)
     for uri in inputs.values():
         require_done(uri)
@@ -162,6 +165,17 @@ def run(config: DistillConfig) -> dict[str, Any]:
     return run.finish(sum(rows.values()), rows["dev"] + rows["test"], {}, skipped, **facts)
 
 
+def _resolve_backbone(name_or_path: str) -> str:
+    """Path or id of the encoder; of a student its artifact, once its run has finished."""
+    from raylib.student.artifact import is_student
+
+    if not is_student(name_or_path):
+        return resolve_model(name_or_path)
+    folder = Path(name_or_path).absolute()
+    require_done(str(folder.parent))
+    return str(folder)
+
+
 def _inputs(config: DistillConfig) -> dict[str, str]:
     """Every run directory that is read, by its part in this job."""
     several = len(config.sources) > 1
@@ -175,13 +189,14 @@ def _inputs(config: DistillConfig) -> dict[str, str]:
 
 def _write_splits(config: DistillConfig, folder: Path, schema: LabelSchema, backbone: str) -> dict[str, Any]:
     """Tokenise pairs and guidance for the workers; returns what was counted."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
+    from raylib.student.artifact import backbone_config
     from raylib.student.data import PairTokenizer
     from raylib.student.dataset import read_guidance, read_rationales, read_soft_labels, write_splits
 
     tokenizer = PairTokenizer(AutoTokenizer.from_pretrained(backbone), config.max_length)
-    tokenizer.check_fits(AutoConfig.from_pretrained(backbone).vocab_size, backbone)
+    tokenizer.check_fits(backbone_config(backbone).vocab_size, backbone)
     guide = config.guidance
     teachers = [read_guidance(uri) for uri in config.sources]
     if guide.rationales:

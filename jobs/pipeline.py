@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from pydantic import Field
 
-from jobs import annotate, curate, dapt, distill, dpo, embed, evaluate, market, prepare, serve, sft
+from jobs import annotate, curate, dapt, distill, dpo, embed, evaluate, market, negatives, prepare, serve, sft
 from raylib import tables
 from raylib.config import JobConfig, Section, main
 from raylib.errors import ConfigError
@@ -28,6 +28,7 @@ from raylib.runs import commit, package_versions
 JOBS: dict[str, tuple[type[JobConfig], Any]] = {
     "market": (market.MarketConfig, market.run),
     "prepare": (prepare.PrepareConfig, prepare.run),
+    "negatives": (negatives.NegativesConfig, negatives.run),
     "annotate": (annotate.AnnotateConfig, annotate.run),
     "curate": (curate.CurateConfig, curate.run),
     "dapt": (dapt.DaptConfig, dapt.run),

@@ -60,7 +60,13 @@ class Context:
         return found[0] if found and found[0].job in jobs else None
 
     def model(self, name_or_path: str) -> str:
-        """Directory with configuration and tokenizer of a stage's model; before dapt has run, that of its base."""
+        """Directory with configuration and tokenizer of a stage's model; before dapt has run, that of its base.
+
+        Of a student always that of its backbone.
+        """
+        student = self.writer(name_or_path, "distill")
+        if student is not None:
+            return self.model(student.config.backbone)
         stage = self.writer(name_or_path, "dapt")
         if stage is None or finished_metrics(stage.config.output) is not None:
             return model_folder(name_or_path)

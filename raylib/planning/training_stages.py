@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from raylib.labels import LabelSchema
 from raylib.memory import NUMBER_BYTES
 from raylib.planning.context import Context, Stage
 from raylib.planning.costs import process_memory, training_hours
@@ -92,11 +93,10 @@ def plan_distill(context: Context, stage: Stage) -> Facts:
     """Facts of a distill stage."""
     config, workers = stage.config, stage.config.workers
     folder = context.model(config.backbone)
-    sample = context.sample(config.pairs)
-    judged = [row for row in sample.rows if row["gold"] is not None]
+    judged, num_judged = _judged(context, config.pairs)
     lengths = student_tokens(folder, judged, config.item_fields, config.max_length)
     mean = sum(lengths) / max(1, len(lengths))
-    train, dev, test = (sample.num_judged[split] for split in ("train", "dev", "test"))
+    train, dev, test = (num_judged[split] for split in ("train", "dev", "test"))
     micro_batch = config.global_batch // workers.num_workers
     trained = Trained(load_shape(folder), None, 4, workers.num_workers, 1, micro_batch, False, False)
     scored = dev * config.num_epochs + dev + test
@@ -112,6 +112,21 @@ def plan_distill(context: Context, stage: Stage) -> Facts:
     context.note("a student's extractor, head and padding are not counted: a few per cent of its backbone")
     facts |= process_memory(context, stage, memory_bytes(trained, config.max_length), workers.use_gpu)
     return facts | training_hours(context, stage, flops, facts["tokens_trained"])
+
+
+def _judged(context: Context, uri: str) -> tuple[list[Row], dict[str, float]]:
+    """Sampled pairs with a label that a student can train on, and how many there are in each split."""
+    stage = context.writer(uri, "negatives")
+    if stage is None:
+        sample = context.sample(uri)
+        return [row for row in sample.rows if row["gold"] is not None], sample.num_judged
+    config, schema = stage.config, LabelSchema.load(stage.config.label_schema)
+    good = {item.name for item in schema.classes if item.gain >= config.min_gain}
+    rows, num_judged = _judged(context, config.pairs)
+    positives = [row for row in rows if row["gold"] in good]
+    context.note(f"{stage.name}: each draw is ASSUMED to find an item; clicked pairs (min_clicks) are left out")
+    factor = len(positives) / max(1, len(rows)) * (1 + config.num_negatives)
+    return positives, {"train": num_judged["train"] * factor, "dev": num_judged["dev"] * factor, "test": 0.0}
 
 
 def _curated(context: Context, uri: str, folder: str) -> tuple[float, float, float]:

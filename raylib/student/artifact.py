@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from raylib.errors import InputError
 from raylib.folders import whole_folder
@@ -59,6 +59,18 @@ def _record(student: Student) -> str:
         "backbone": student.backbone.config.to_dict(),  # type: ignore[union-attr, operator]
     }
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+def is_student(path: str | Path) -> bool:
+    """Whether a student's artifact is at `path`."""
+    return (Path(path) / RECORD).is_file()
+
+
+def backbone_config(path: str | Path) -> Any:
+    """Configuration of the encoder at `path`, or of that of a student's artifact there."""
+    if is_student(path):
+        return load_student(path)[0].backbone.config
+    return AutoConfig.from_pretrained(path)
 
 
 def load_ranges(path: str | Path) -> torch.Tensor:

@@ -151,7 +151,7 @@ def complete_artifact(artifact: Path, splits: Path, tiers: TierTargets | None = 
     logits_NC = torch.from_numpy(predict_logits(for_inference(student), pair_tokenizer, dev.pairs))
     calibration = None
     if len(dev):
-        gold_N = torch.from_numpy(dev.gold_N)
+        gold_N = torch.tensor(dev.gold_N)
         temperature = fit_temperature(logits_NC, gold_N)
         student.spec = student.spec.model_copy(update={"temperature": temperature})
         calibration = {

@@ -65,7 +65,14 @@ class Student(nn.Module):
 
     @classmethod
     def from_backbone(cls, path: str, spec: StudentSpec) -> Self:
-        """A student on the pre-trained encoder at `path`; extractor and head are new."""
+        """A student on the pre-trained encoder at `path`, or on that of another student's artifact there.
+
+        Extractor and head are new.
+        """
+        from raylib.student.artifact import is_student, load_student
+
+        if is_student(path):
+            return cls(load_student(path)[0].backbone, spec)
         return cls(AutoModel.from_pretrained(path, dtype=torch.float32), spec)
 
     @classmethod

@@ -1,5 +1,6 @@
 """jobs.distill on Ray Train and DeepSpeed with a tiny BERT."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from worker_killer import WorkerKiller
 from jobs.distill import DistillConfig, Guidance, StudentWorkers, run
 from raylib import tables
 from raylib.config import ConfigError
-from raylib.errors import TrainingError
+from raylib.errors import InputError, TrainingError
 from raylib.labels import LabelSchema
 from raylib.ray_session import ray_session
 from raylib.student.artifact import load_student
@@ -152,6 +153,21 @@ def test_a_rival_learns_from_the_rationales_and_leaves_nothing_of_itself(make_co
     scores = tables.read_table(str(tmp_path / "out"), tables.SCORES).to_pylist()
     assert all(row["tier"] == sum(row["score"] >= start for start in thresholds) for row in scores)
     assert not [name for name in weights(tmp_path / "out") if name.startswith("objective")]
+
+
+def test_a_student_begins_with_the_encoder_of_another_one_that_is_finished(by_one_worker, make_config, tmp_path):
+    earlier = by_one_worker[0]
+    output, alone = tmp_path / "next", {"objective": "bert", "embeddings": None, "extractor": "none"}
+    run(make_config(output, backbone=str(earlier / "model"), num_epochs=1, learning_rate=1e-7, **alone))
+    ours, theirs = weights(output), weights(earlier)
+    for name in (name for name in theirs if name.startswith("backbone.")):
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-5, msg=name)
+    assert ours["head.weight"].shape != theirs["head.weight"].shape  # the extractor and the head are new
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(earlier, unfinished)
+    (unfinished / "_SUCCESS").unlink()
+    with pytest.raises(InputError, match=r"unfinished: this run is unfinished"):
+        run(make_config(tmp_path / "other", backbone=str(unfinished / "model"), **alone))
 
 
 def test_a_diverging_student_ends_the_job_at_once_and_leaves_no_model_under_its_name(make_config, tmp_path):

@@ -79,5 +79,5 @@ def test_wrong_schemas_are_refused(tmp_path: Path, changes: dict[str, Any], says
 
 
 def test_an_unknown_schema_names_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match="esci, graded3, marketplace6"):
+    with pytest.raises(ConfigError, match="esci, graded3, marketplace6, matching"):
         LabelSchema.load("ecsi")

@@ -122,6 +122,26 @@ def test_training_follows_curation(plan: Callable[..., Any], write_pairs: Callab
     assert any("keep: no judged train pair in the sample" in note for note in unjudged["assumptions"])
 
 
+def test_a_student_that_learns_to_match_first(plan: Callable[..., Any], write_pairs: Callable[..., str]):
+    common = {"objective": "bert", "extractor": "none", "global_batch": 8, "num_epochs": 1}
+    stages = [
+        PREPARE,
+        stage("drawn", "negatives", pairs="@prepare", label_schema="marketplace6", num_negatives=3),
+        stage("match", "distill", pairs="@drawn", label_schema="matching", **common),
+        stage("student", "distill", pairs="@prepare", label_schema="marketplace6", backbone="@match/model", **common),
+    ]
+    pairs = write_pairs(SPLITS)
+    metrics = plan(stages, pairs=pairs)
+    schema, gold = LabelSchema.load("marketplace6"), [row["gold"] for row in sample_pairs(pairs, 1000).rows]
+    share = sum(schema.gains[schema.index(name)] >= 0.1 for name in gold) / len(gold)
+    match, student = metrics["stages"]["match"], metrics["stages"]["student"]
+    assert 0 < share <= 1
+    assert student["rows"] == 24
+    assert match["rows"] == round(24 * share * 4)
+    assert match["parameters"] == student["parameters"]
+    assert any("drawn: each draw is ASSUMED to find an item" in note for note in metrics["assumptions"])
+
+
 @pytest.mark.parametrize("name", ["demo.yaml", "esci.yaml", "qwen3-14b.yaml"])
 def test_every_shipped_pipeline_can_be_planned(
     plan: Callable[..., Any],
