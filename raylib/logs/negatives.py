@@ -93,7 +93,7 @@ def _replaced(pairs: pa.Table, **columns: Any) -> pa.Table:
     return pa.table({name: columns.get(name, pairs[name]) for name in PAIRS.names}, PAIRS)
 
 
-def _codes(pairs: pa.Table, *columns: str) -> Ints:
-    """One number for each distinct combination of values, [N]."""
-    hashes = [text.hash_texts(pairs[name].combine_chunks()) for name in columns]
+def _codes(pairs: pa.Table, first: str, second: str) -> Ints:
+    """One number for each distinct combination of two columns' values, [N]."""
+    hashes = [text.hash_texts(pairs[name].combine_chunks()) for name in (first, second)]
     return np.unique(text.mix(*hashes), return_inverse=True)[1]
