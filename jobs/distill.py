@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from raylib.config import JobConfig, Section, main
-from raylib.errors import TrainingError
+from raylib.errors import InputError, TrainingError
 from raylib.labels import LabelSchema
 from raylib.models import resolve_model
 from raylib.ray_session import ray_session
@@ -169,6 +169,8 @@ def _resolve_backbone(name_or_path: str) -> str:
     """Path or id of the encoder; of a student its artifact, once its run has finished."""
     from raylib.student.artifact import is_student
 
+    if is_student(f"{name_or_path}/model"):
+        raise InputError(f"{name_or_path}: a run of distill, not an encoder; name its student: {name_or_path}/model")
     if not is_student(name_or_path):
         return resolve_model(name_or_path)
     folder = Path(name_or_path).absolute()

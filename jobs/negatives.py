@@ -53,7 +53,7 @@ def run(config: NegativesConfig) -> dict[str, Any]:
     for number, file in enumerate(tables.list_parquet(config.pairs)):
         every = tables.read_table(file, tables.PAIRS)
         pairs = every.filter(pc.not_equal(every["split"], "test"))
-        is_positive_N = is_positive(pairs, schema, config.min_gain, config.min_clicks)
+        is_positive_N = is_positive(pairs, schema, config.min_gain, config.min_clicks, file)
         num_positives = int(is_positive_N.sum())
         rows, num_missed = with_negatives(
             pairs, is_positive_N, config.num_negatives, config.seed + number, (match, mismatch)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raylib.errors import InputError
 from raylib.labels import LabelSchema
 from raylib.logs import text
 from raylib.logs.query_key import query_hashes
@@ -22,11 +23,19 @@ ROUNDS = 8  # of drawing, again where the item is known for the query
 OF_ITEM = ("item_id", "title", "brand", "category", "attributes")
 
 
-def is_positive(pairs: pa.Table, schema: LabelSchema, min_gain: float, min_clicks: int | None) -> npt.NDArray[np.bool_]:
+def is_positive(
+    pairs: pa.Table, schema: LabelSchema, min_gain: float, min_clicks: int | None, place: str
+) -> npt.NDArray[np.bool_]:
     """Which pairs belong together, [N]: judged ones by their gain, with `min_clicks` unjudged ones by their clicks.
 
-    A gold label outside the schema is no positive.
+    Raises InputError naming `place` for a gold label outside the schema.
     """
+    outside = sorted(set(pairs["gold"].drop_null().unique().to_pylist()) - set(schema.names))
+    if outside:
+        raise InputError(
+            f"{place}: gold label(s) {', '.join(map(repr, outside[:5]))} outside label schema {schema.name}; name the "
+            "schema that the pairs were prepared with"
+        )
     good = [name for name, gain in zip(schema.names, schema.gains, strict=True) if gain >= min_gain]
     positive = pc.fill_null(pc.is_in(pairs["gold"], pa.array(good, pa.string())), False)
     if min_clicks is not None:

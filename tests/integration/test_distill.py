@@ -168,6 +168,8 @@ def test_a_student_begins_with_the_encoder_of_another_one_that_is_finished(by_on
     (unfinished / "_SUCCESS").unlink()
     with pytest.raises(InputError, match=r"unfinished: this run is unfinished"):
         run(make_config(tmp_path / "other", backbone=str(unfinished / "model"), **alone))
+    with pytest.raises(InputError, match=r"a run of distill, not an encoder; name its student: .*/model"):
+        run(make_config(tmp_path / "another", backbone=str(earlier), **alone))
 
 
 def test_a_diverging_student_ends_the_job_at_once_and_leaves_no_model_under_its_name(make_config, tmp_path):

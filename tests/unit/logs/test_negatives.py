@@ -101,6 +101,11 @@ def test_without_a_positive_it_says_what_to_lower(uri, tmp_path):
         run(config(uri([pair(0, "q", gold="Irrelevant")]), tmp_path / "out"))
 
 
+def test_another_label_schema_is_told(uri, tmp_path):
+    with pytest.raises(InputError, match=r"bucket-00000\.parquet: gold label\(s\) 'Partial' outside label schema esci"):
+        run(config(uri(ROWS), tmp_path / "out", label_schema="esci"))
+
+
 def test_every_file_is_drawn_from_by_itself_and_an_empty_one_is_kept(uri, tmp_path):
     pairs = uri(ROWS)
     tables.write_parquet(f"{pairs}/bucket-00001.parquet", tables.PAIRS, [])
