@@ -41,6 +41,7 @@ def ours(table: Any, objective: str, extractor: str, dtype: str) -> Callable[[],
 
     from raylib.kernels.training import speed_up
     from raylib.labels import LabelSchema
+    from raylib.student.artifact import load_backbone
     from raylib.student.data import PairTokenizer
     from raylib.student.dataset import Guidance, tokenise_split
     from raylib.student.model import Student, StudentSpec
@@ -56,7 +57,7 @@ def ours(table: Any, objective: str, extractor: str, dtype: str) -> Callable[[],
     settings = TrainSettings(num_epochs=1, global_batch=BATCH, learning_rate=LEARNING_RATE, warmup_ratio=0.1, seed=0)
 
     def train() -> float:
-        student = Student.from_backbone(backbone, StudentSpec(label_schema=schema, extractor=extractor))
+        student = Student(load_backbone(backbone), StudentSpec(label_schema=schema, extractor=extractor))
         student.objective = build_objective(objective, student.backbone, student.latent_size, 384)
         student.autocast_dtype = torch.bfloat16 if dtype == "bfloat16" else None
         speed_up(student.backbone)

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from raylib.errors import InputError
 from raylib.folders import whole_folder
@@ -64,6 +64,13 @@ def _record(student: Student) -> str:
 def is_student(path: str | Path) -> bool:
     """Whether a student's artifact is at `path`."""
     return (Path(path) / RECORD).is_file()
+
+
+def load_backbone(path: str | Path) -> Any:
+    """The pre-trained encoder at `path`, or that of a student's artifact there; in float32."""
+    if is_student(path):
+        return load_student(path)[0].backbone
+    return AutoModel.from_pretrained(path, dtype=torch.float32)
 
 
 def backbone_config(path: str | Path) -> Any:

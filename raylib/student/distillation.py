@@ -15,7 +15,7 @@ from raylib import tables
 from raylib.kernels.fused import DTYPES, activation_ranges, can_fuse
 from raylib.kernels.training import speed_up
 from raylib.labels import LabelSchema
-from raylib.student.artifact import complete, load_student, save_student
+from raylib.student.artifact import complete, load_backbone, load_student, save_student
 from raylib.student.calibration import cross_entropy, fit_temperature
 from raylib.student.data import PairTokenizer, budget_batches
 from raylib.student.inference import for_inference, predict_logits, predict_probs, score_rows
@@ -55,7 +55,7 @@ def distil(
     are the engine's: wrap a module, load the last checkpoint into it, write one.
     """
     torch.manual_seed(settings.seed)
-    student = Student.from_backbone(backbone, spec)
+    student = Student(load_backbone(backbone), spec)
     student.objective = build_objective(
         objective, student.backbone, student.latent_size, embedding_size, reduction, spec.num_latents
     )

@@ -64,18 +64,6 @@ class Student(nn.Module):
         self.autocast_dtype: torch.dtype | None = None  # set to bfloat16 for mixed-precision training
 
     @classmethod
-    def from_backbone(cls, path: str, spec: StudentSpec) -> Self:
-        """A student on the pre-trained encoder at `path`, or on that of another student's artifact there.
-
-        Extractor and head are new.
-        """
-        from raylib.student.artifact import is_student, load_student
-
-        if is_student(path):
-            return cls(load_student(path)[0].backbone, spec)
-        return cls(AutoModel.from_pretrained(path, dtype=torch.float32), spec)
-
-    @classmethod
     def from_config(cls, backbone_config: Mapping[str, Any], spec: StudentSpec) -> Self:
         """A student with random weights, for loading an artifact into it."""
         values = {name: value for name, value in backbone_config.items() if name != "model_type"}
