@@ -2,7 +2,7 @@
 
     python -m benchmarks.student --work DIR --seeds 1 2 3 4 5
     python -m benchmarks.student --work DIR --seeds 1 2 3 --name esci --pairs RUN --rationales RUN \\
-        --label_schema esci --num_epochs 2 --learning_rate 5e-5 --backbone RUN/model --students bert lrkd_gat --peer
+        --label_schema esci --num_epochs 3 --learning_rate 5e-5 --backbone RUN/model --students bert lrkd_gat --peer
 
 Runs configs/students.yaml; with `--pairs` and `--rationales` on those runs instead of its market. Seeds change the
 student's initial weights, order and dropout; the pairs and the rationales stay. Figures are means over seeds on the
@@ -125,7 +125,7 @@ def main() -> None:
             f"{where} --num_epochs {words.num_epochs} --learning_rate {words.learning_rate:g}"
             f"{'' if words.backbone == 'minilm' else ' --backbone RUN/model'}{chosen}{' --peer' if words.peer else ''}"
         ),
-        "backbone": "MiniLM" if words.backbone == "minilm" else "MiniLM after jobs.negatives and jobs.distill",
+        "backbone": "MiniLM" if words.backbone == "minilm" else "an earlier student's encoder",
         "seeds": words.seeds,
         "num_train_pairs": len(train),
         "num_test_pairs": len(test),

@@ -84,7 +84,7 @@ def main() -> None:
             f"--item_fields {' '.join(words.item_fields)} --seeds {' '.join(map(str, words.seeds))} "
             f"--recipes {' '.join(words.recipes)}"
         ),
-        "backbone": words.backbone if words.backbone == "minilm" else "MiniLM after jobs.negatives and jobs.distill",
+        "backbone": "MiniLM" if words.backbone == "minilm" else "An earlier student's encoder",
         "global_batch": words.global_batch,
         "max_length": words.max_length,
         "rows": rows,

@@ -1,5 +1,6 @@
 """Label schemas: the classes, their definitions and their gains. Data, not code: one YAML file a schema."""
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -7,7 +8,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from raylib.config import Section, read_yaml
-from raylib.errors import ConfigError
+from raylib.errors import ConfigError, InputError
 
 SCHEMA_DIR = Path(__file__).parent / "label_schemas"
 
@@ -68,6 +69,15 @@ class LabelSchema(Section):
     def gains(self) -> tuple[float, ...]:
         """Gains in index order."""
         return tuple(item.gain for item in self.classes)
+
+    def refuse_outside(self, labels: Iterable[str], place: str) -> None:
+        """Raise InputError naming `place` when a table's gold labels are not all class names of this schema."""
+        outside = sorted(set(labels) - set(self.names))
+        if outside:
+            raise InputError(
+                f"{place}: gold label(s) {', '.join(map(repr, outside[:5]))} outside the label schema {self.name} "
+                f"({', '.join(self.names)}); name the schema that the pairs were prepared with"
+            )
 
     @cached_property
     def _index(self) -> dict[str, int]:

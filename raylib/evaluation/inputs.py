@@ -165,9 +165,6 @@ def _rejected(uri: str) -> Iterator[dict[str, Any]]:
 
 
 def _class_indices(labels: pa.ChunkedArray, schema: LabelSchema, uri: str) -> Ints:
-    indices = pc.index_in(labels, value_set=pa.array(schema.names))
-    if indices.null_count:
-        outside = pc.unique(labels.filter(pc.is_null(indices))).to_pylist()
-        raise InputError(f"{uri}: gold label(s) {outside[:5]} outside the label schema {schema.name}: {schema.names}")
-    indices_N: Ints = indices.to_numpy().astype(np.int64)
+    schema.refuse_outside(labels.unique().to_pylist(), uri)
+    indices_N: Ints = pc.index_in(labels, value_set=pa.array(schema.names)).to_numpy().astype(np.int64)
     return indices_N

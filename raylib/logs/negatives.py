@@ -2,7 +2,7 @@
 
 A query lives in one file of the pairs table, so that one file at a time is enough to know what a query was shown with.
 
-N pairs, D draws, O of them still open, M negatives found, R rows written.
+N pairs, G splits of a locale, D draws, O of them still open, M negatives found, R rows written.
 """
 
 from typing import Any
@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raylib.errors import InputError
 from raylib.labels import LabelSchema
 from raylib.logs import text
 from raylib.logs.query_key import query_hashes
@@ -30,12 +29,7 @@ def is_positive(
 
     Raises InputError naming `place` for a gold label outside the schema.
     """
-    outside = sorted(set(pairs["gold"].drop_null().unique().to_pylist()) - set(schema.names))
-    if outside:
-        raise InputError(
-            f"{place}: gold label(s) {', '.join(map(repr, outside[:5]))} outside label schema {schema.name}; name the "
-            "schema that the pairs were prepared with"
-        )
+    schema.refuse_outside(pairs["gold"].drop_null().unique().to_pylist(), place)
     good = [name for name, gain in zip(schema.names, schema.gains, strict=True) if gain >= min_gain]
     positive = pc.fill_null(pc.is_in(pairs["gold"], pa.array(good, pa.string())), False)
     if min_clicks is not None:
@@ -60,11 +54,14 @@ def with_negatives(
     num_items = int(item_N.max(initial=0)) + 1
     known = query_N * num_items + item_N
     group_N = _codes(pairs, "split", "locale")
+    by_group_N = np.argsort(group_N, kind="stable")
+    starts_G = np.searchsorted(group_N[by_group_N], np.arange(int(group_N.max(initial=0)) + 2))
     drawn_D = np.full(len(owner_D), -1, np.int64)
     random = np.random.default_rng(seed)
     for _ in range(ROUNDS):
         open_D = np.flatnonzero(drawn_D < 0)
-        candidate_O = _draw(group_N, owner_D[open_D], random)
+        group_O = group_N[owner_D[open_D]]
+        candidate_O = by_group_N[random.integers(starts_G[group_O], starts_G[group_O + 1])]
         key_O = query_N[owner_D[open_D]] * num_items + item_N[candidate_O]
         first_O = np.unique(key_O, return_index=True)[1]  # a query gets an item once, in this round and over all
         new_O = first_O[~np.isin(key_O[first_O], known)]
@@ -79,18 +76,10 @@ def with_negatives(
     return rows, int((~is_found_D).sum())
 
 
-def _draw(group_N: Ints, owner_D: Ints, random: np.random.Generator) -> Ints:
-    """For each owner a row of its group, each with the same probability."""
-    order = np.argsort(group_N, kind="stable")
-    starts = np.searchsorted(group_N[order], np.arange(int(group_N.max(initial=0)) + 2))
-    group_D = group_N[owner_D]
-    return order[random.integers(starts[group_D], starts[group_D + 1])]
-
-
 def _negatives(owners: pa.Table, drawn: pa.Table, label: str) -> pa.Table:
     """Pairs of the owners' queries with the drawn items; nobody was shown them."""
-    hashes = [text.hash_texts(column.combine_chunks()) for column in (owners["locale"], owners["query"])]
-    pair = text.mix(text.mix(*hashes), text.hash_texts(drawn["item_id"].combine_chunks()))
+    columns = (owners["locale"], owners["query"], drawn["item_id"])
+    pair = text.pair_hashes(*(text.hash_texts(column.combine_chunks()) for column in columns))
     nothing = pa.array(np.zeros(owners.num_rows, np.int64))
     values = {name: drawn[name] for name in OF_ITEM}
     gold = pa.repeat(label, owners.num_rows)

@@ -68,6 +68,11 @@ def mix(left: Hashes, right: Hashes) -> Hashes:
     return mixed ^ (mixed >> np.uint64(31))
 
 
+def pair_hashes(locale: Hashes, query: Hashes, item_id: Hashes) -> Hashes:
+    """What `pair_id` writes in hex digits, from the hashes of its three texts."""
+    return mix(mix(locale, query), item_id)
+
+
 def hex_digits(hashes: Hashes) -> pa.StringArray:
     """Each hash as 16 hex digits."""
     digits = pa.py_buffer(hashes.astype(">u8").tobytes().hex().encode())

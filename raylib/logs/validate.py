@@ -141,8 +141,9 @@ def _partials(
 
     queries = columns["query"].values
     query_hash = np.append(query_hashes(queries), np.uint64(0))[columns["query"].codes[keep]]
-    pair = text.mix(
-        text.mix(hashed("locale", columns["locale"].values), hashed("query", queries)),
+    pair = text.pair_hashes(
+        hashed("locale", columns["locale"].values),
+        hashed("query", queries),
         hashed("item_id", columns["item_id"].values),
     )
     names = [schema.canonical(name) for name in columns["gold"].values.to_pylist()]

@@ -113,12 +113,7 @@ def read_judged(
     columns = ["pair_id", "query", *item_fields, "gold", "split"]
     table = tables.read_table(uri, tables.PAIRS, columns)
     judged = table.filter(table["gold"].is_valid())
-    outside = sorted(set(judged["gold"].unique().to_pylist()) - set(schema.names))
-    if outside:
-        raise InputError(
-            f"{uri}: gold label(s) {', '.join(map(repr, outside[:5]))} outside label schema {schema.name} "
-            f"({', '.join(schema.names)}); name the schema that the pairs were prepared with"
-        )
+    schema.refuse_outside(judged["gold"].unique().to_pylist(), uri)
     splits = {name: judged.filter(pc.equal(judged["split"], name)) for name in tables.SPLITS}
     counts = Counter(splits["train"]["gold"].to_pylist())
     absent = [name for name in schema.names if not counts[name]]

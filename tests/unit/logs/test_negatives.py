@@ -102,7 +102,9 @@ def test_without_a_positive_it_says_what_to_lower(uri, tmp_path):
 
 
 def test_another_label_schema_is_told(uri, tmp_path):
-    with pytest.raises(InputError, match=r"bucket-00000\.parquet: gold label\(s\) 'Partial' outside label schema esci"):
+    with pytest.raises(
+        InputError, match=r"bucket-00000\.parquet: gold label\(s\) 'Partial' outside the label schema esci"
+    ):
         run(config(uri(ROWS), tmp_path / "out", label_schema="esci"))
 
 

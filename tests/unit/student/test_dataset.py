@@ -156,7 +156,10 @@ def test_unusable_rationales_are_explained(write, rationales, message):
     [
         (PAIRS[1:], r"no judged training pair of class Exact \(2 judged training pairs\)"),
         ([row for row in PAIRS if row["split"] != "dev"], "no judged dev pair"),
-        ([*PAIRS, pair(8, "Substitute")], r"'Substitute' outside label schema graded3 \(Exact, Partial, Irrelevant\)"),
+        (
+            [*PAIRS, pair(8, "Substitute")],
+            r"'Substitute' outside the label schema graded3 \(Exact, Partial, Irrelevant\)",
+        ),
     ],
 )
 def test_unusable_pairs_are_explained(write, pairs, message):
